@@ -1,0 +1,237 @@
+"""One flavor's journal as a whole: its writer, the backends' cursors, and which segments nobody needs any more.
+
+Knows backends by name only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import trio
+
+from scratchd.journal import cursor as journal_cursor
+from scratchd.journal.cursor import Cursor, CursorError
+from scratchd.journal.gaps import Gap, Kind, add, rendered
+from scratchd.journal.reader import Hole
+from scratchd.journal.recovery import recover
+from scratchd.journal.segments import Segments
+from scratchd.journal.storage import replace_durably
+from scratchd.journal.writer import Sync, Writer
+from scratchd.log import Log
+from scratchd.stats import FeedStats, FlavorStats, JournalStats
+
+UNNAMED = "_"
+"""The directory of the instance without a name."""
+
+
+class JournalLockedError(Exception):
+    """Another process owns the journal: do not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The `journal` section of the configuration for one flavor, in bytes and seconds."""
+
+    segment_bytes: int
+    quota_bytes: int
+    sync: Sync
+    sync_interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a backend has brought to safety since it last said so.
+
+    Attributes:
+        next_sequence: everything below is durable downstream, set aside, or a hole.
+        persisted_lines: how many lines became durable downstream.
+        set_aside_lines: how many were refused for good and kept.
+        replay: what reopening at `next_sequence` needs, a JSON object of the backend's own.
+    """
+
+    next_sequence: int
+    persisted_lines: int
+    set_aside_lines: int
+    replay: Mapping[str, object]
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Owns an instance's directory, made where it is missing, until the block ends or the process does.
+
+    Raises:
+        JournalLockedError: another process owns it.
+        OSError: it cannot be made or written to.
+    """
+    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise JournalLockedError(
+            f"{directory}: another scratchd owns this journal; stop it, or give each instance a name (--instance)"
+        ) from None
+    finally:
+        os.close(fd)
+
+
+class FlavorJournal:
+    """A flavor's directory, opened.
+
+    Args:
+        directory: the flavor's own, made where it is missing.
+        flavor: its name.
+        backends: names of the enabled ones.
+
+    Attributes:
+        writer: its writing end.
+        broken: backends whose cursor cannot be read, and why; they stay stopped.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        flavor: str,
+        backends: Sequence[str],
+        limits: Limits,
+        *,
+        stats: FlavorStats,
+        totals: JournalStats,
+        log: Log,
+    ) -> None:
+        directory.mkdir(mode=0o750, exist_ok=True)
+        self.directory = directory
+        self.flavor = flavor
+        self.broken: dict[str, str] = {}
+        self._log = log
+        self._stats = stats
+        self._totals = totals
+        self._cursors: dict[str, Cursor] = {}
+        self._off: dict[str, Cursor] = {}
+        self._corrupt: set[int] = set()
+        self._load_cursors(backends)
+        recovered = recover(directory)
+        totals.cut_bytes += recovered.cut_bytes
+        if recovered.cut_bytes:
+            log.warning("torn end cut", flavor=flavor, directory=directory, bytes=recovered.cut_bytes)
+        segments = Segments(
+            directory,
+            recovered.segments,
+            segment_bytes=limits.segment_bytes,
+            quota_bytes=limits.quota_bytes,
+            log=log,
+        )
+        cursors = [*self._cursors.values(), *self._off.values()]
+        self.writer = Writer(
+            flavor,
+            segments,
+            max([recovered.end_sequence, *(cursor.next_sequence for cursor in cursors)]),
+            sync=limits.sync,
+            sync_interval_s=limits.sync_interval_s,
+            stats=stats,
+            totals=totals,
+            log=log,
+        )
+        for backend in backends:
+            self._publish(backend)
+
+    def _load_cursors(self, enabled: Sequence[str]) -> None:
+        for backend in sorted({*enabled, *journal_cursor.backends(self.directory)}):
+            try:
+                # A backend that was never on and one that was off for a while are the same: what left
+                # the journal meanwhile is a gap of kind `disabled`.
+                saved = journal_cursor.load(self.directory, backend) or Cursor(enabled=False)
+            except CursorError as error:
+                self.broken[backend] = str(error)
+                continue
+            if backend in enabled:
+                self._cursors[backend] = saved
+            else:
+                self._off[backend] = saved
+                if saved.enabled:
+                    msgspec.structs.replace(saved, serial=saved.serial + 1, enabled=False).save(self.directory, backend)
+
+    def cursor(self, backend: str) -> Cursor:
+        """Where an enabled backend stands, as saved."""
+        return self._cursors[backend]
+
+    def advance(self, backend: str, progress: Progress, holes: Sequence[Hole]) -> None:
+        """Saves how far a backend has come; blocking.
+
+        Args:
+            backend: an enabled one.
+            progress: since the last call.
+            holes: those below `progress.next_sequence` that no earlier call had.
+
+        Raises:
+            OSError: the journal's disk is full or fails; nothing has changed.
+        """
+        cursor = self._cursors[backend]
+        gaps = cursor.gaps
+        for hole in holes:
+            gaps = self._gap(backend, cursor, gaps, hole)
+        moved = Cursor(
+            serial=cursor.serial + 1,
+            next_sequence=progress.next_sequence,
+            persisted_lines=cursor.persisted_lines + progress.persisted_lines,
+            set_aside_lines=cursor.set_aside_lines + progress.set_aside_lines,
+            gaps=gaps,
+            replay=dict(progress.replay),
+        )
+        moved.save(self.directory, backend)
+        self._cursors[backend] = moved
+        self._publish(backend)
+        if holes:
+            everyone = {**self._off, **self._cursors}
+            gaps_by_backend = {name: everyone[name].gaps for name in sorted(everyone)}
+            try:
+                replace_durably(self.directory / "gaps.jsonl", rendered(gaps_by_backend))
+            except OSError as error:  # the cursors hold the same, and the next gap writes it again
+                self._log.warning("gaps.jsonl was not written", directory=self.directory, error=error.strerror)
+
+    def _gap(self, backend: str, cursor: Cursor, gaps: tuple[Gap, ...], hole: Hole) -> tuple[Gap, ...]:
+        gone: Kind = "quota" if cursor.enabled else "disabled"
+        kind = gone if hole.kind == "gone" else hole.kind
+        if kind == "corrupt" and hole.first_sequence not in self._corrupt:
+            self._corrupt.add(hole.first_sequence)  # the other backend finds it too
+            self._totals.corrupt_lines += hole.count
+        gap = Gap(kind, hole.first_sequence, hole.end_sequence - 1)
+        self._log.error(
+            "gap: the backend will not get these lines from the journal",
+            flavor=self.flavor,
+            backend=backend,
+            kind=kind,
+            first=gap.first,
+            last=gap.last,
+            lines=gap.lines,
+        )
+        return add(gaps, gap)
+
+    def _publish(self, backend: str) -> None:
+        feed = self._stats.feeds.setdefault(backend, FeedStats())
+        if backend in self._cursors:
+            cursor = self._cursors[backend]
+            feed.next_sequence = cursor.next_sequence
+            feed.persisted_lines = cursor.persisted_lines
+            feed.set_aside_lines = cursor.set_aside_lines
+            feed.gap_lines = cursor.gap_lines
+
+    async def release(self) -> None:
+        """Deletes the segments that every enabled backend has passed."""
+        if not self.broken:
+            await self.writer.release(min(cursor.next_sequence for cursor in self._cursors.values()))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps the journal synced until cancelled."""
+        task_status.started()
+        await self.writer.run()

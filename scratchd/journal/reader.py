@@ -1,0 +1,163 @@
+"""Reading a journal from a sequence on, in pieces, holes included. Blocking: called in a thread.
+
+Knows no writer: what may be read is passed in as extents, so that it never meets a frame that is being written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from scratchd.journal.format import (
+    FRAME_HEAD_BYTES,
+    SEGMENT_HEAD_BYTES,
+    Frame,
+    SegmentName,
+    next_frame,
+    parse_frame,
+    wanted_bytes,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What may be read of a segment.
+
+    Attributes:
+        size: bytes of the file that hold whole frames; a segment that is being written has more than that, or less
+            than a moment later.
+        end_sequence: the next segment's first sequence, or the next one that the writer will give: frames at or
+            beyond it do not count.
+    """
+
+    name: SegmentName
+    size: int
+    end_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Sequences that the journal does not have, from `first_sequence` (inclusive) to `end_sequence` (exclusive).
+
+    Attributes:
+        kind: `gone` (its segment was deleted), `corrupt` (damaged bytes stood there), `lost` (nothing did).
+    """
+
+    first_sequence: int
+    end_sequence: int
+    kind: Literal["gone", "corrupt", "lost"]
+
+    @property
+    def count(self) -> int:
+        """How many lines are missing."""
+        return self.end_sequence - self.first_sequence
+
+
+class Reader:
+    """Reads one journal onward from `sequence`.
+
+    Attributes:
+        sequence: the next one that `read` will give.
+    """
+
+    def __init__(self, directory: Path, sequence: int) -> None:
+        self._directory = directory
+        self.sequence = sequence
+        self._name: SegmentName | None = None
+        self._fd = -1
+        self._offset = 0
+        self._damaged = False
+
+    def close(self) -> None:
+        """Closes the segment that is open, if any."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._name = -1, None
+
+    def read(self, extents: Sequence[Extent], max_bytes: int) -> list[Frame | Hole]:
+        """The next frames, without a break in their sequences: a hole stands where lines are missing.
+
+        Args:
+            extents: what may be read, in order.
+            max_bytes: about how much to read; a frame larger than that comes whole.
+
+        Returns:
+            Empty where everything in `extents` has been read.
+
+        Raises:
+            OSError: a segment cannot be read.
+        """
+        pieces: list[Frame | Hole] = []
+        for extent in extents:
+            if extent.end_sequence <= self.sequence:
+                continue
+            if not pieces and not self._open(extent):
+                return self._skip_to(extent.end_sequence, "gone")
+            if pieces and extent.name != self._name:
+                break  # the next segment is the next call's
+            if extent.name.first_sequence > self.sequence:
+                pieces += self._skip_to(extent.name.first_sequence, "gone")
+            self._read_segment(extent, max_bytes, pieces)
+        return pieces
+
+    def _open(self, extent: Extent) -> bool:
+        if self._name == extent.name:
+            return True
+        self.close()
+        try:
+            self._fd = os.open(self._directory / str(extent.name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        self._name, self._offset, self._damaged = extent.name, SEGMENT_HEAD_BYTES, False
+        return True
+
+    def _skip_to(self, sequence: int, kind: Literal["gone", "corrupt", "lost"]) -> list[Frame | Hole]:
+        hole = Hole(self.sequence, sequence, kind)
+        self.sequence = sequence
+        return [hole]
+
+    def _read_segment(self, extent: Extent, max_bytes: int, pieces: list[Frame | Hole]) -> None:
+        """Appends what the next `max_bytes` of the open segment hold; passes over frames before `sequence`."""
+        while self.sequence < extent.end_sequence and not pieces:
+            data = os.pread(self._fd, min(max_bytes, extent.size - self._offset), self._offset)
+            wanted = wanted_bytes(data, 0)
+            if len(data) < wanted <= extent.size - self._offset:
+                data = os.pread(self._fd, wanted, self._offset)
+            if not self._take(data, extent, pieces):
+                # Nothing valid follows: what the segment should still have is not there.
+                pieces += self._skip_to(extent.end_sequence, "corrupt" if self._damaged else "lost")
+
+    def _take(self, data: bytes, extent: Extent, pieces: list[Frame | Hole]) -> bool:
+        """Appends the frames of `data`, which stands at the offset; returns whether the offset moved."""
+        position = 0
+        while (parsed := parse_frame(data, position, extent.name.epoch)) is not None:
+            frame, position = parsed
+            if frame.first_sequence >= extent.end_sequence:
+                continue  # superseded by the next segment
+            if frame.first_sequence > self.sequence:
+                pieces += self._skip_to(frame.first_sequence, "corrupt" if self._damaged else "lost")
+            if frame.end_sequence > self.sequence:
+                pieces.append(frame.after(self.sequence))
+                self.sequence = frame.end_sequence
+        if position == 0 and self._offset < extent.size:
+            # Not cut short by our reading (the caller reads a frame whole), so damaged: look behind it.
+            self._damaged = True
+            rest = os.pread(self._fd, extent.size - self._offset, self._offset)
+            position = next_frame(rest, 1, extent.name.epoch)
+        self._offset += position
+        return position > 0
+
+    def oldest_time_ms(self, extents: Sequence[Extent]) -> int | None:
+        """Arrival of the oldest line that `read` would give, None where there is none; reads nothing onward."""
+        ahead = Reader(self._directory, self.sequence)
+        try:
+            while pieces := ahead.read(extents, FRAME_HEAD_BYTES):
+                for piece in pieces:
+                    if isinstance(piece, Frame):
+                        return piece.time_ms
+        finally:
+            ahead.close()
+        return None
