@@ -1,0 +1,155 @@
+"""What integration tests are given: a daemon, and a real Kafka in Docker (pytest-docker), each made when asked for.
+
+`start_daemon(**sections)` starts a `daemon.Daemon`; `kafka` is the session's `kafka_client.Broker`; `make_topic()` and
+`topic` give topics that live as long as the test. Nothing is skipped: what is missing on a machine fails and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_docker.plugin import Services
+
+from daemon import Daemon, free_port
+from engine import NoEngine, compose_command, docker, engine
+from kafka_client import Broker
+
+HERE = Path(__file__).parent
+IMAGE_FILES = ("build.sh", "pom.xml", "log4j2.yaml", "server.properties")
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Makes and starts a daemon: `start_daemon(flavors=[…], kafka={…}, …)`, options as `Daemon`'s, `wait_ready=False`.
+
+    Several may be started; each gets a directory of its own. At the test's end each is stopped (killed where it does
+    not stop within its deadline: that fails the test), its log printed and searched for tracebacks.
+    """
+    daemons: list[Daemon] = []
+    options = ("python", "environment", "passed")
+
+    def start(*, wait_ready: bool = True, directory: Path | None = None, **sections: Any) -> Daemon:  # noqa: ANN401
+        given = {option: sections.pop(option) for option in options if option in sections}
+        daemon = Daemon(directory or tmp_path / f"daemon{len(daemons)}", sections, **given)
+        daemons.append(daemon)
+        daemon.start(wait_ready=wait_ready)
+        return daemon
+
+    yield start
+    statuses = []
+    for daemon in daemons:
+        try:
+            if daemon.is_running():
+                daemon.sigterm()
+                statuses.append(daemon.wait())
+        finally:
+            daemon.close()
+            print(f"--- log of the daemon in {daemon.directory} ---\n{daemon.log()}")  # noqa: T201 - pytest shows it
+    assert not [daemon.log() for daemon in daemons if "Traceback" in daemon.log()], "a traceback in a daemon's log"
+    assert not any(statuses), f"exit statuses after SIGTERM: {statuses}"
+
+
+# Kafka: pytest-docker asks for the fixtures named docker_*.
+
+
+@pytest.fixture(scope="session")
+def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Docker engine that answers."""
+    try:
+        with engine(tmp_path_factory.mktemp("docker") / "dockerd.log"):
+            yield
+    except NoEngine as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def kafka_image(docker_engine: None) -> str:
+    """The broker's image: `$SCRATCHD_KAFKA_IMAGE`, else ours, built when its files have changed."""
+    named = os.environ.get("SCRATCHD_KAFKA_IMAGE")
+    if named:
+        return named
+    content = hashlib.sha256(b"".join((HERE / "kafka" / name).read_bytes() for name in IMAGE_FILES))
+    image = f"scratchd-kafka:{content.hexdigest()[:12]}"
+    if not docker("images", "--quiet", image):
+        built = subprocess.run(
+            [str(HERE / "kafka" / "build.sh"), image],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if built.returncode != 0:
+            pytest.fail(f"kafka/build.sh failed:\n{built.stdout[-3000:]}", pytrace=False)
+    return image
+
+
+@pytest.fixture(scope="session")
+def kafka_port(kafka_image: str, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """The broker's port; its configuration, with this port in it, is where docker-compose.yml looks for it."""
+    port = free_port()
+    directory = tmp_path_factory.mktemp("kafka")
+    directory.chmod(0o755)  # Apache's own image reads it as a user of its own
+    properties = (HERE / "kafka" / "server.properties").read_text()
+    properties = properties.replace("@PLAINTEXT@", str(port)).replace("@CONTROLLER@", str(free_port()))
+    (directory / "server.properties").write_text(properties)
+    os.environ["SCRATCHD_KAFKA_IMAGE"] = kafka_image
+    os.environ["SCRATCHD_KAFKA_CONFIG"] = str(directory)
+    return port
+
+
+@pytest.fixture(scope="session")
+def docker_setup(kafka_port: int) -> list[str]:
+    """How pytest-docker starts the broker."""
+    return ["up --detach --no-build"]
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup() -> list[str]:
+    """How pytest-docker ends it."""
+    return ["down --volumes --timeout 5"]
+
+
+@pytest.fixture(scope="session")
+def docker_compose_command() -> str:
+    """What pytest-docker calls."""
+    return compose_command()
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file() -> str:
+    """What it is called with."""
+    return str(HERE / "docker-compose.yml")
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_port: int, docker_services: Services, docker_compose_project_name: str) -> Broker:
+    """The session's broker, ready for an idempotent producer."""
+    container = docker(
+        "ps",
+        "--quiet",
+        f"--filter=label=com.docker.compose.project={docker_compose_project_name}",
+        "--filter=label=com.docker.compose.service=kafka",
+    )
+    broker = Broker(f"127.0.0.1:{kafka_port}", container)
+    broker.wait_ready()
+    return broker
+
+
+@pytest.fixture
+def make_topic(kafka: Broker) -> Iterator[Callable[..., str]]:
+    """Makes topics, `make_topic(partitions=1)`, deleted at the test's end."""
+    with contextlib.ExitStack() as topics:
+        yield lambda partitions=1: topics.enter_context(kafka.topic(partitions))
+
+
+@pytest.fixture
+def topic(make_topic: Callable[..., str]) -> str:
+    """One topic of one partition."""
+    return make_topic()

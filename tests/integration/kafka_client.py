@@ -1,0 +1,216 @@
+"""Kafka client: the real broker as tests use it: topics, what is in them, who may write, and the outages.
+
+Owns the broker's container and the administration of its topics; knows nothing of scratchd. Topics are made for one
+test and deleted behind it (`Broker.topic`, used by the fixtures of conftest.py), so that `messages` means all of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Message as RawMessage
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from deadline import wait_for
+from engine import docker
+
+ADMIN_TIMEOUT_S = 15
+CLIENT: dict[str, str | int | float | bool] = {
+    "socket.timeout.ms": 5000,  # the default, a minute, outlives a broker that was paused
+    "log_level": 0,  # what the broker does not answer is seen in the test, not on stderr
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a topic, whole.
+
+    Attributes:
+        partition: where it lies, with `offset`.
+        headers: in their order, repeated names too.
+        timestamp_ms: as the producer set it; an error is raised on any other kind of timestamp.
+    """
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int
+
+    @property
+    def scratchd_id(self) -> str:
+        """The header `scratchd-id`: epoch, slash, sequence."""
+        return dict(self.headers)["scratchd-id"].decode("ascii")
+
+
+class Broker:
+    """The broker of this test session.
+
+    Args:
+        bootstrap_servers: its address, `127.0.0.1:port`.
+        container: the container's id.
+    """
+
+    def __init__(self, bootstrap_servers: str, container: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.container = container
+        self._client = {"bootstrap.servers": bootstrap_servers, **CLIENT}
+
+    # Topics.
+
+    @contextlib.contextmanager
+    def topic(self, partitions: int = 1) -> Iterator[str]:
+        """A new topic with a name of its own, deleted on leaving (its ACLs too)."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        with self._admin() as admin:
+            admin.create_topics([NewTopic(name, partitions, 1)])[name].result(ADMIN_TIMEOUT_S)
+        try:
+            yield name
+        finally:
+            self.allow(name)
+            with self._admin() as admin:
+                admin.delete_topics([name])[name].result(ADMIN_TIMEOUT_S)
+
+    def messages(self, topic: str, count: int = 0, timeout_s: float = 30) -> list[Message]:
+        """Everything in `topic`, sorted by partition and offset.
+
+        Waits until there are at least `count` messages and returns all up to the topic's end then, so that one too many
+        is seen; after `timeout_s` returns what there is.
+        """
+        consumer = Consumer(
+            {
+                **self._client,
+                "group.id": "unused",  # librdkafka wants one; partitions are assigned by hand and nothing is committed
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        try:
+            partitions = consumer.list_topics(topic, timeout=ADMIN_TIMEOUT_S).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+            return sorted(_read(consumer, set(partitions), count, timeout_s), key=lambda m: (m.partition, m.offset))
+        finally:
+            consumer.close()
+
+    def forbid(self, topic: str) -> None:
+        """From now on nobody may write to `topic`; the others are as before."""
+        denied = AclBinding(*_writing(topic), AclPermissionType.DENY)
+        with self._admin() as admin:
+            admin.create_acls([denied])[denied].result(ADMIN_TIMEOUT_S)
+
+    def allow(self, topic: str) -> None:
+        """Takes `forbid` back; does nothing where the topic is not forbidden."""
+        denied = AclBindingFilter(*_writing(topic), AclPermissionType.DENY)
+        with self._admin() as admin:
+            admin.delete_acls([denied])[denied].result(ADMIN_TIMEOUT_S)
+
+    # Outages. Each is undone on leaving, and the broker answers again then.
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The broker falls silent: connections stay open and nothing is answered, as behind a firewall."""
+        docker("pause", self.container)
+        try:
+            yield
+        finally:
+            docker("unpause", self.container)
+            self.wait_ready()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The broker is shut down in good order: connections are closed, new ones refused. Its topics remain."""
+        docker("stop", self.container)
+        try:
+            yield
+        finally:
+            docker("start", self.container)
+            self.wait_ready()
+
+    @contextlib.contextmanager
+    def killed(self) -> Iterator[None]:
+        """The broker is killed. Its topics remain, as far as it had written them."""
+        docker("kill", self.container)
+        try:
+            yield
+        finally:
+            docker("start", self.container)
+            self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = 60) -> None:
+        """Waits until the broker takes messages from an idempotent producer, as scratchd's is.
+
+        Metadata that is answered is not enough: the first idempotent producer of a fresh broker waits for its
+        coordinator.
+        """
+        deadline = time.monotonic() + timeout_s
+        wait_for(self._answers, timeout_s, "Kafka answers")
+        with self.topic() as topic:
+            producer = Producer({**self._client, "enable.idempotence": True})
+            producer.produce(topic, b"warm-up")
+            undelivered = producer.flush(deadline - time.monotonic())
+            assert undelivered == 0, "Kafka answers and takes no message"
+
+    def _answers(self) -> bool:
+        try:
+            with self._admin() as admin:
+                return bool(admin.list_topics(timeout=1).brokers)
+        except KafkaException:
+            return False
+
+    @contextlib.contextmanager
+    def _admin(self) -> Iterator[AdminClient]:
+        # A new one each time: one that was connected to a paused broker goes on waiting for it. It must outlive its
+        # futures, or they fail, hence a context.
+        yield AdminClient(self._client)
+
+
+def _writing(topic: str) -> tuple[ResourceType, str, ResourcePatternType, str, str, AclOperation]:
+    """Anyone's writing to `topic`, as ACLs name it."""
+    return ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:*", "*", AclOperation.WRITE
+
+
+def _read(consumer: Consumer, partitions: set[int], count: int, timeout_s: float) -> Iterator[Message]:
+    deadline = time.monotonic() + timeout_s
+    ended: set[int] = set()
+    found = 0
+    while (found < count or ended < partitions) and (left_s := deadline - time.monotonic()) > 0:
+        for raw in consumer.consume(1000, timeout=min(left_s, 0.2)):
+            partition, error = raw.partition(), raw.error()
+            assert partition is not None
+            if error is None:
+                ended.discard(partition)
+                found += 1
+                yield _message(raw)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own codes are named so
+                ended.add(partition)
+            else:
+                raise KafkaException(error)
+
+
+def _message(raw: RawMessage) -> Message:
+    kind, timestamp_ms = raw.timestamp()
+    assert kind == TIMESTAMP_CREATE_TIME, f"not the producer's timestamp: type {kind}"
+    partition, offset, value = raw.partition(), raw.offset(), raw.value()
+    assert partition is not None
+    assert offset is not None
+    assert value is not None
+    headers = cast("list[tuple[str, bytes]]", raw.headers() or [])  # the stubs allow what only a producer may pass
+    return Message(partition, offset, raw.key(), value, tuple(headers), timestamp_ms)
