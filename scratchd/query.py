@@ -86,16 +86,12 @@ def to_json(query: bytes, repeated: Repeated) -> bytes:
 
 
 def _parameters(query: bytes) -> Iterator[tuple[str, str]]:
-    for piece in query.split(b"&"):
+    for piece in query.replace(b"+", b" ").split(b"&"):
         if piece:
             name, _, value = piece.partition(b"=")
-            yield _text(name), _text(value)
-
-
-def _text(escaped: bytes) -> str:
-    # Most names and values have neither, and looking costs a tenth of what unescaping does.
-    if b"+" in escaped:
-        escaped = escaped.replace(b"+", b" ")
-    if b"%" in escaped:
-        escaped = unquote_to_bytes(escaped)
-    return escaped.decode("utf-8", "replace")
+            # Most have nothing to unescape, and looking costs a tenth of trying; written twice, as calls cost more.
+            if b"%" in name:
+                name = unquote_to_bytes(name)
+            if b"%" in value:
+                value = unquote_to_bytes(value)
+            yield name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
