@@ -1,0 +1,1 @@
+"""What operators run beside the service: one module a tool. They know neither `service` nor `http`."""
