@@ -2,8 +2,8 @@
 
 Knows files and numbers, no backend: `replay` is the backend's own, opaque here.
 
-A cursor has two files, `{backend}.cursor.a` and `.b`, written in turn and in place: a full disk takes no new block then,
-so the cursor moves on and the segments that it has passed can leave, which is what makes space. Each holds a line: the
+Two files, `{backend}.cursor.a` and `.b`, are written in turn and in place: on a full disk that needs no new block, so
+the cursor moves on and the segments that it has passed can leave, which is what makes space. Each holds a line: the
 CRC-32 of the rest as eight hexadecimal digits, a space, a JSON object, and spaces up to a multiple of 4096 bytes. The
 valid one with the higher `serial` counts.
 """
@@ -103,7 +103,11 @@ def _path(directory: Path, backend: str, turn: str) -> Path:
 
 def _read(path: Path) -> Cursor | None:
     """A file's cursor, None where it was torn."""
-    checksum, _, body = path.read_bytes().partition(b" ")
+    line, newline, _ = path.read_bytes().partition(b"\n")
+    checksum, _, body = (line + newline).partition(b" ")
     if checksum != b"%08x" % zlib.crc32(body):
         return None
-    return msgspec.json.decode(body, type=Cursor)
+    try:
+        return msgspec.json.decode(body, type=Cursor)
+    except msgspec.MsgspecError:
+        return None

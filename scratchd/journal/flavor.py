@@ -150,7 +150,7 @@ class FlavorJournal:
             try:
                 # A backend that was never on and one that was off for a while are the same: what left
                 # the journal meanwhile is a gap of kind `disabled`.
-                saved = journal_cursor.load(self.directory, backend) or Cursor(enabled=False)
+                saved = journal_cursor.load(self.directory, backend) or self._first_cursor(backend)
             except CursorError as error:
                 self.broken[backend] = str(error)
                 continue
@@ -160,6 +160,15 @@ class FlavorJournal:
                 self._off[backend] = saved
                 if saved.enabled:
                     msgspec.structs.replace(saved, serial=saved.serial + 1, enabled=False).save(self.directory, backend)
+
+    def _first_cursor(self, backend: str) -> Cursor:
+        """A cursor at the oldest segment; both of its files are made now, for a full disk later."""
+        cursor = Cursor(enabled=False)
+        with contextlib.suppress(OSError):
+            cursor.save(self.directory, backend)
+            cursor = msgspec.structs.replace(cursor, serial=1)
+            cursor.save(self.directory, backend)
+        return cursor
 
     def cursor(self, backend: str) -> Cursor:
         """Where an enabled backend stands, as saved."""

@@ -1,0 +1,262 @@
+"""The file backend: one log file per flavor and day, each line in it exactly once.
+
+A dispatcher (`_FileOutlet`) hands each frame to the file of its date: a frame's payload goes in as it stands. The
+cursor keeps every open file's path and length, its mark, saved durably before the first byte goes to a file that the
+cursor does not know; so a replay knows where its lines may stand already (`scratchd.backends.logfile`). Files are
+synced before the cursor that counts on them is saved. A day's file is closed once its day is over.
+
+All file system calls run in a thread, one at a time per flavor. A hanging one is waited for: there are never two
+writers; only the end of the process leaves it behind.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+from scratchd.backends.contract import BackendError, Frame, Hole, Opening, Outlet, Progress
+from scratchd.backends.logfile import LogFile
+from scratchd.log import Log
+
+_IDLE_S = 5.0
+"""A day that is over keeps its file for this long behind its last line, for lines that the journal still holds."""
+
+_LOOK_S = 1.0
+"""How often path and open file are compared."""
+
+T = TypeVar("T")
+
+
+class FileBackend:
+    """Log files for every flavor.
+
+    Args:
+        templates: path template by flavor, with only `{date}` to fill in. A flavor that is not among them (it was
+            removed from the configuration) keeps the one that its cursor has saved.
+        today: the local date of a flavor now.
+        flush_interval_s: how long a line may wait for its file.
+    """
+
+    def __init__(
+        self,
+        templates: Mapping[str, str],
+        today: Callable[[str], datetime.date],
+        flush_interval_s: float,
+        log: Log,
+    ) -> None:
+        self.name = "file"
+        self.linger_s = flush_interval_s
+        self._templates = templates
+        self._today = today
+        self._log = log
+
+    @asynccontextmanager
+    async def open(self, opening: Opening) -> AsyncIterator[Outlet]:
+        """Opens every file that the cursor knows; others are opened when their first line comes.
+
+        Raises:
+            BackendError: one of them cannot be opened, or holds something else than lines.
+        """
+        template = self._templates.get(opening.flavor) or opening.replay.get("template")
+        if template is None:
+            raise BackendError("removed", f"flavor {opening.flavor} is not configured and its cursor has no path")
+        outlet = _FileOutlet(opening, template, lambda: self._today(opening.flavor), self._log)
+        try:
+            await outlet.begin()
+            yield outlet
+        finally:
+            outlet.close()
+
+
+class _FileOutlet:
+    def __init__(self, opening: Opening, template: str, today: Callable[[], datetime.date], log: Log) -> None:
+        self._opening = opening
+        self._template = template
+        self._today = today
+        self._log = log
+        self._limiter = trio.CapacityLimiter(1)
+        self._busy = False
+        self._days: dict[datetime.date, _Day] = {}
+        self._next_sequence = opening.sequence
+        self._persisted_lines = 0
+        self._missing_lines = 0
+        self._replaying = True
+        self._look_at = 0.0
+        self._settled: dict[str, Any] = opening.replay
+        self._settled_sequence = opening.sequence
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        self._busy = True
+        # Cancelled only at the end of the process: whatever hangs then ends with it.
+        return await trio.to_thread.run_sync(self._guarded(work), abandon_on_cancel=True, limiter=self._limiter)
+
+    def _guarded(self, work: Callable[[], T]) -> Callable[[], T]:
+        def run() -> T:
+            try:
+                return work()
+            finally:
+                self._busy = False
+
+        return run
+
+    def close(self) -> None:
+        """Closes the files, unless a call on one of them still hangs in its thread."""
+        if not self._busy:
+            for day in self._days.values():
+                day.file.close()
+            self._days.clear()
+
+    async def begin(self) -> None:
+        await self._in_thread(self._begin)
+
+    async def take(self, pieces: Sequence[Frame | Hole]) -> None:
+        await self._in_thread(lambda: self._take(pieces))
+
+    async def settle(self, *, final: bool) -> Progress | None:
+        if self._replay() == self._settled and self._settled_sequence == self._next_sequence and not self._over():
+            return None
+        return await self._in_thread(lambda: self._settle(close_all=final))
+
+    # In the thread from here on.
+
+    def _begin(self) -> None:
+        for text, mark in self._opening.replay.get("files", {}).items():
+            path = Path(mark["path"])
+            if path.exists() or path.is_symlink():
+                file = LogFile(path, mark["length"], self._log)
+                self._days[datetime.date.fromisoformat(text)] = _Day(file)
+            else:
+                self._log.warning("gone, its path is begun anew", path=path)
+        self._end_of_replay()
+
+    def _end_of_replay(self) -> None:
+        if self._replaying and self._next_sequence >= self._opening.replayed_until:
+            self._replaying = False
+            for day in self._days.values():
+                day.file.finish_matching()
+                day.whole = day.file.length
+
+    def _take(self, pieces: Sequence[Frame | Hole]) -> None:
+        try:
+            self._look()
+            run: list[Frame] = []
+            for piece in pieces:
+                if run and (isinstance(piece, Hole) or piece.date != run[0].date or self._ends_replay(piece)):
+                    self._write(run)
+                    run = []
+                if self._ends_replay(piece):
+                    self._end_of_replay()
+                if isinstance(piece, Hole):
+                    self._next_sequence = piece.end_sequence
+                    self._missing_lines += piece.count
+                elif self._is_replayed(piece):
+                    self._match(piece)
+                else:
+                    run.append(piece)
+            if run:
+                self._write(run)
+            self._end_of_replay()
+        except BackendError:
+            self._rescue()
+            raise
+
+    def _ends_replay(self, piece: Frame | Hole) -> bool:
+        return self._replaying and piece.first_sequence >= self._opening.replayed_until
+
+    def _is_replayed(self, frame: Frame) -> bool:
+        day = self._days.get(frame.date)
+        return self._replaying and day is not None and day.file.matching
+
+    def _match(self, frame: Frame) -> None:
+        rest = self._days[frame.date].file.match(frame.payload, self._missing_lines)
+        self._wrote(frame.date, frame.end_sequence - rest.count(b"\n"))
+        if rest:
+            self._write([frame.after(self._next_sequence)])
+
+    def _write(self, run: Sequence[Frame]) -> None:
+        self._day(run[0].date).file.write([frame.payload for frame in run])
+        self._wrote(run[0].date, run[-1].end_sequence)
+
+    def _wrote(self, date: datetime.date, end_sequence: int) -> None:
+        """Everything below `end_sequence` is in its file, the last of it in that of `date`."""
+        day = self._days[date]
+        day.whole = day.file.length
+        day.last = time.monotonic()
+        self._persisted_lines += end_sequence - self._next_sequence
+        self._next_sequence = end_sequence
+
+    def _day(self, date: datetime.date) -> _Day:
+        """The day with its file open at the path of the present configuration, known to the cursor."""
+        path = Path(self._template.replace("{date}", date.isoformat()))
+        day = self._days.get(date)
+        if day is not None and day.file.path == path:
+            return day
+        if day is not None:
+            self._leave(date)
+        day = self._days[date] = _Day(LogFile(path, None, self._log))
+        self._opening.save(self._settle())
+        return day
+
+    def _look(self) -> None:
+        """Begins the path of a file anew that was moved or deleted."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_S
+        for date in [date for date, day in self._days.items() if not day.file.is_in_place()]:
+            self._log.warning("moved or deleted, its path is begun anew", path=self._days[date].file.path)
+            self._leave(date)
+
+    def _leave(self, date: datetime.date) -> None:
+        """Closes a day's file once the cursor has passed everything in it."""
+        self._opening.save(self._settle())
+        self._days.pop(date).file.close()
+
+    def _over(self) -> list[datetime.date]:
+        """Days that are over and have had their last line."""
+        if not self._days or self._replaying:
+            return []
+        today, idle = self._today(), time.monotonic() - _IDLE_S
+        return [date for date, day in self._days.items() if date < today and day.last < idle]
+
+    def _settle(self, *, close_all: bool = False) -> Progress:
+        for day in self._days.values():
+            day.file.sync()
+        for date in list(self._days) if close_all and not self._replaying else self._over():
+            self._days.pop(date).file.close()
+        self._settled, self._settled_sequence = self._replay(), self._next_sequence
+        progress = Progress(self._next_sequence, self._persisted_lines, 0, self._settled)
+        self._persisted_lines = 0
+        return progress
+
+    def _rescue(self) -> None:
+        """Saves what was written whole before a failure, so that less of it has to be matched again."""
+        try:
+            self._opening.save(self._settle())
+        except BackendError as error:
+            self._log.debug("nothing saved behind a failure", flavor=self._opening.flavor, error=error.message)
+
+    def _replay(self) -> dict[str, Any]:
+        files = {str(date): {"path": str(day.file.path), "length": day.whole} for date, day in self._days.items()}
+        return {"template": self._template, "files": files}
+
+
+class _Day:
+    """An open day.
+
+    Attributes:
+        file: its log file.
+        whole: length of the file behind the last frame that is wholly in it.
+        last: when its last line came, monotonic seconds.
+    """
+
+    def __init__(self, file: LogFile) -> None:
+        self.file = file
+        self.whole = file.length
+        self.last = time.monotonic()

@@ -1,0 +1,229 @@
+"""The supervisor: one task per (backend, flavor) that reads the journal, feeds the backend and keeps the cursor.
+
+Knows the contract and no backend. Failure is the normal case: back off with jitter, open again at the cursor. The
+next opening begins only after the last one was left, and that waits for its last system call, so a hanging file system
+never has two writers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from scratchd.backends.contract import Backend, BackendError, Frame, Hole, Opening, Outlet, Progress
+from scratchd.journal.flavor import FlavorJournal
+from scratchd.journal.reader import Reader
+from scratchd.log import Log
+from scratchd.stats import BackendStats, FeedStats, iso_time
+
+READ_BYTES = 1 << 20
+"""About how much of the journal is in memory per (backend, flavor)."""
+
+SETTLE_S = 1.0
+"""How often the cursor is saved while lines flow: what a crash makes the backend take again."""
+
+BACK_OFF_FIRST_S = 0.25
+BACK_OFF_MOST_S = 5.0
+"""Waits between openings double from the first to the most, each with a jitter of half."""
+
+
+@dataclass(slots=True)
+class _Unsaved:
+    """Progress and holes that the cursor's file does not know yet."""
+
+    progress: Progress | None
+    holes: list[Hole]
+
+    def add(self, progress: Progress) -> None:
+        if self.progress is not None:
+            progress = Progress(
+                progress.next_sequence,
+                self.progress.persisted_lines + progress.persisted_lines,
+                self.progress.set_aside_lines + progress.set_aside_lines,
+                progress.replay,
+            )
+        self.progress = progress
+
+
+class Feed:
+    """One backend's way through one flavor's journal.
+
+    Args:
+        clock_ms: the wall clock, for the time of an error.
+        jitter: a number from 0 to 1, at random.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        journal: FlavorJournal,
+        feed_stats: FeedStats,
+        backend_stats: BackendStats,
+        log: Log,
+        *,
+        clock_ms: Callable[[], int],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._backend = backend
+        self._journal = journal
+        self._stats = feed_stats
+        self._backend_stats = backend_stats
+        self._log = log
+        self._clock_ms = clock_ms
+        self._jitter = jitter
+        self._limiter = trio.CapacityLimiter(1)
+        self._stopping = trio.Event()
+        self._unsaved = _Unsaved(None, [])
+        # Ends and times of the frames that were taken and are not settled, oldest first.
+        self._taken: deque[tuple[int, int]] = deque()
+
+    def stop(self) -> None:
+        """Lets `run` return once everything that is in the journal has been brought to safety."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Feeds until `stop` and the journal's end, or until cancelled; failures are its daily work."""
+        name = self._backend.name
+        if name in self._journal.broken:
+            self._fail(BackendError("cursor", self._journal.broken[name]))
+            return
+        failures = 0
+        while True:
+            began = trio.current_time()
+            try:
+                await self._feed()
+            except BackendError as error:
+                failures = failures + 1 if trio.current_time() - began < BACK_OFF_MOST_S else 1
+                self._stats.state = "backing_off"
+                self._fail(error, repeated=failures > 1)
+            else:
+                self._stats.state = "stopped"
+                return
+            wait_s = min(BACK_OFF_MOST_S, BACK_OFF_FIRST_S * 2 ** min(failures - 1, 10))
+            await trio.sleep(wait_s * (0.5 + self._jitter() / 2))
+
+    def _fail(self, error: BackendError, *, repeated: bool = False) -> None:
+        self._backend_stats.failed(iso_time(self._clock_ms()), self._journal.flavor, error.kind, error.message)
+        write = self._log.debug if repeated else self._log.error
+        write(
+            "backend failed, its lines wait in the journal",
+            flavor=self._journal.flavor,
+            kind=error.kind,
+            error=error.message,
+        )
+
+    async def _feed(self) -> None:
+        """One opening: from the cursor to the journal's end, and on."""
+        cursor = self._journal.cursor(self._backend.name)
+        self._unsaved = _Unsaved(None, [])
+        self._taken.clear()
+        reader = Reader(self._journal.directory, cursor.next_sequence)
+        try:
+            await self._note_oldest(reader)
+            opening = Opening(
+                flavor=self._journal.flavor,
+                directory=self._journal.directory,
+                sequence=cursor.next_sequence,
+                replayed_until=self._journal.writer.next_sequence,
+                replay=cursor.replay,
+                save=self._save_blocking,
+            )
+            async with self._backend.open(opening) as outlet:
+                self._stats.state = "running"
+                await self._pump(outlet, reader)
+        finally:
+            reader.close()
+
+    async def _note_oldest(self, reader: Reader) -> None:
+        writer = self._journal.writer
+        if self._stats.oldest_pending_ms is None and reader.sequence < writer.next_sequence:
+            extents = writer.extents()
+            try:
+                self._stats.oldest_pending_ms = await trio.to_thread.run_sync(
+                    reader.oldest_time_ms, extents, limiter=self._limiter
+                )
+            except OSError as error:
+                raise _journal_error(error) from error
+
+    async def _pump(self, outlet: Outlet, reader: Reader) -> None:
+        writer = self._journal.writer
+        settle_at = trio.current_time() + SETTLE_S
+        while True:
+            if reader.sequence < writer.next_sequence:
+                await self._hand_over(outlet, reader)
+            elif self._stopping.is_set():
+                await self._settle(outlet, final=True)
+                return
+            else:
+                with trio.move_on_at(settle_at):
+                    await self._wait_for_lines(reader.sequence)
+                    if not self._stopping.is_set():
+                        await trio.sleep(self._backend.linger_s)
+            if trio.current_time() >= settle_at:
+                await self._settle(outlet, final=False)
+                settle_at = trio.current_time() + SETTLE_S
+
+    async def _hand_over(self, outlet: Outlet, reader: Reader) -> None:
+        extents = self._journal.writer.extents()
+        try:
+            pieces = await trio.to_thread.run_sync(reader.read, extents, READ_BYTES, limiter=self._limiter)
+        except OSError as error:
+            raise _journal_error(error) from error
+        for piece in pieces:
+            if isinstance(piece, Frame):
+                self._taken.append((piece.end_sequence, piece.time_ms))
+            else:
+                self._unsaved.holes.append(piece)
+        if self._stats.oldest_pending_ms is None and self._taken:
+            self._stats.oldest_pending_ms = self._taken[0][1]
+        await outlet.take(pieces)
+
+    async def _wait_for_lines(self, sequence: int) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def until_stopped() -> None:
+                await self._stopping.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until_stopped)
+            await self._journal.writer.wait_beyond(sequence)
+            nursery.cancel_scope.cancel()
+
+    async def _settle(self, outlet: Outlet, *, final: bool) -> None:
+        progress = await outlet.settle(final=final)
+        if progress is not None:
+            self._unsaved.add(progress)
+        if self._unsaved.progress is not None:
+            try:
+                await trio.to_thread.run_sync(self._save_unsaved, limiter=self._limiter)
+            except BackendError as error:
+                # The lines are safe; only the cursor is not. It is tried again with the next progress.
+                self._fail(error)
+                return
+        await self._journal.release()
+
+    def _save_blocking(self, progress: Progress) -> None:
+        self._unsaved.add(progress)
+        self._save_unsaved()
+
+    def _save_unsaved(self) -> None:
+        progress = self._unsaved.progress
+        if progress is None:
+            return
+        passed = [hole for hole in self._unsaved.holes if hole.end_sequence <= progress.next_sequence]
+        try:
+            self._journal.advance(self._backend.name, progress, passed)
+        except OSError as error:
+            raise _journal_error(error) from error
+        self._unsaved = _Unsaved(None, self._unsaved.holes[len(passed) :])
+        while self._taken and self._taken[0][0] <= progress.next_sequence:
+            self._taken.popleft()
+        self._stats.oldest_pending_ms = self._taken[0][1] if self._taken else None
+
+
+def _journal_error(error: OSError) -> BackendError:
+    return BackendError("journal", f"{error.filename or 'journal'}: {error.strerror}")
