@@ -1,0 +1,58 @@
+# scratchd: `make run` tries it, `make test` proves it.
+#
+# All that is made lies below this directory: .venv (Python packages), .cache (test trees), var (what `make run` collects).
+
+PYTHON ?= python3
+# `make run KAFKA=host:port` sends every event to Kafka as well.
+KAFKA ?=
+
+export PYTHON
+BIN := .venv/bin
+
+.PHONY: help run check test lint clean
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+run: .venv/.run ## try it: files only, below ./var, http://127.0.0.1:9006
+	@mkdir -p var
+	@sed -e 's|@VAR@|$(CURDIR)/var|' -e 's|@KAFKA@|$(KAFKA)|' -e 's|@KAFKA_ENABLED@|$(if $(KAFKA),true,false)|' \
+		examples/quickstart.json.in > var/quickstart.json
+	@echo "Send an event:   curl -i 'http://127.0.0.1:9006/track?foo=bar'"
+	@echo "Look at it:      tail -f var/log/site/$$(date -u +%F).log"
+	@echo "And at scratchd: $(BIN)/scratchd stats --config var/quickstart.json"
+	@echo "With Kafka$(if $(KAFKA),:      topic scratch-site at $(KAFKA),, too:  make run KAFKA=host:port    (topic scratch-site))"
+	@echo "Configuration:   var/quickstart.json          Stop: Ctrl-C"
+	@exec $(BIN)/python -m scratchd serve --config var/quickstart.json
+
+check: .venv/.dev lint ## lint, types and unit tests: under a minute
+	$(BIN)/pytest -q tests/unit
+
+lint: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: ## everything: installs what it needs, then lint, types, unit and integration tests
+	@scripts/machine test
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/pytest -ra --durations=10 tests/unit tests/integration
+
+clean: ## remove what was made, except for ./var
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find scratchd tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps say with which pyproject.toml a virtual environment was filled: without a change pip is not run.
+.venv/.run: pyproject.toml
+	@scripts/machine run
+	@echo "Making .venv"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/.dev: pyproject.toml
+	@scripts/machine run
+	@echo "Making .venv, with what tests need"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/.run

@@ -1,0 +1,58 @@
+"""Whether scratchd runs with what Debian 13 ships: its Python and its libraries, as `apt install` will give them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon import SOURCE, Daemon
+from debian13 import PYTHON, NoTree, entering, tree
+from kafka_client import Broker
+
+
+@pytest.fixture(scope="session")
+def debian13() -> Path:
+    """The tree, made once."""
+    try:
+        return tree(SOURCE / ".cache")
+    except NoTree as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def test_unit_tests_pass_with_the_packages_of_debian_13(debian13: Path) -> None:
+    command = [*entering(debian13, read_only=(SOURCE,)), PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis"}  # noqa: S108
+    done = subprocess.run(
+        [*command, "tests/unit"],
+        cwd=SOURCE,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_a_request_reaches_file_and_topic_with_the_packages_of_debian_13(
+    debian13: Path, start_daemon: Callable[..., Daemon], kafka: Broker, topic: str, tmp_path: Path
+) -> None:
+    daemon = start_daemon(
+        python=(*entering(debian13, read_only=(SOURCE,), writable=(tmp_path,)), PYTHON, "-B"),
+        kafka={"enabled": True, "bootstrap_servers": kafka.bootstrap_servers},
+        flavors=[{"name": "gr", "hosts": ["gr.test"], "time_zone": "Europe/Athens", "kafka_topic": topic}],
+    )
+    executable = Path(f"/proc/{daemon.pid}/exe").readlink()
+    assert executable.name == "python3.13"
+
+    assert daemon.get("/track?n=%CE%BA%CE%B1&a=1", host="gr.test").status == 200
+
+    expected = '{"n":"κα","a":"1"}'.encode()
+    assert [message.value for message in kafka.messages(topic, 1)] == [expected]
+    daemon.wait_drained()
+    assert daemon.lines("gr") == [expected]
