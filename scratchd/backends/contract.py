@@ -33,6 +33,7 @@ from typing import Any, Protocol
 from scratchd.journal.flavor import Progress
 from scratchd.journal.format import Frame
 from scratchd.journal.reader import Hole
+from scratchd.stats import State
 
 __all__ = ["Backend", "BackendError", "Frame", "Hole", "Opening", "Outlet", "Progress"]
 
@@ -51,7 +52,7 @@ class BackendError(Exception):
         self.message = message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Opening:
     """What a backend gets at each opening.
 
@@ -63,6 +64,7 @@ class Opening:
         replay: what the last saved `Progress` held, empty at the very first opening.
         save: saves progress at once, durably; blocking, for a thread of the backend's own during `take` or `settle`.
             Raises BackendError.
+        set_state: says that lines wait although nothing has failed (`backing_off`), or that they flow (`running`).
     """
 
     flavor: str
@@ -71,6 +73,7 @@ class Opening:
     replayed_until: int
     replay: dict[str, Any]
     save: Callable[[Progress], None]
+    set_state: Callable[[State], None]
 
 
 class Outlet(Protocol):

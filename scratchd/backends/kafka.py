@@ -11,13 +11,13 @@ is asked with one line at each opening, and no later line can slip in before an 
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -78,13 +78,13 @@ class KafkaBackend:
 
     def __init__(
         self,
+        *,
         bootstrap_servers: str,
         topics: Mapping[str, str],
         key_parameter: str | None,
         properties: Mapping[str, object],
         stats: BackendStats,
         log: Log,
-        *,
         clock_ms: Callable[[], int],
     ) -> None:
         self.name = "kafka"
@@ -103,6 +103,8 @@ class KafkaBackend:
         }
         self._producer: Any = None
         self._complained_at: dict[str, float] = {}
+        self._opened: set[Opening] = set()
+        self._unreachable = False
         self.awaited = 0
         self.fatal: BackendError | None = None
 
@@ -149,19 +151,30 @@ class KafkaBackend:
                 raise self.fatal
             self._new_producer()
         outlet = _KafkaOutlet(self, opening, topic, self._clock_ms)
+        self._opened.add(opening)
         try:
             yield outlet
         finally:
             await outlet.wait_for_reports()
+            self._opened.discard(opening)
+
+    def reached(self, *, reached: bool) -> None:
+        """Notes whether any broker answers; lines that are in flight wait for one without failing."""
+        if self._unreachable == reached:
+            self._unreachable = not reached
+            for opening in self._opened:
+                opening.set_state("running" if reached else "backing_off")
 
     def _on_error(self, error: Any) -> None:  # noqa: ANN401 - KafkaError, untyped in Debian 13's version
         """Librdkafka's general errors: connections, authentication, fatal ones."""
         failed = _failure(error, "brokers")
         if error.fatal():
             self.fatal = failed
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - confluent-kafka's name for it
+            self.reached(reached=False)
         self._stats.failed(iso_time(self._clock_ms()), "", failed.kind, failed.message)
         now = trio.current_time()
-        if now - self._complained_at.get(failed.kind, -60.0) >= 10:  # noqa: PLR2004 - seconds
+        if now - self._complained_at.get(failed.kind, -60.0) >= 10:
             self._complained_at[failed.kind] = now
             self._log.warning("librdkafka reports", kind=failed.kind, error=failed.message)
 
@@ -232,6 +245,7 @@ class _KafkaOutlet:
         self._in_flight_lines -= 1
         self._in_flight_bytes -= len(line)
         if error is None:
+            self._backend.reached(reached=True)
             self._most_lines = MOST_IN_FLIGHT_LINES
             self._done[sequence] = True
             self._advance()
@@ -294,7 +308,7 @@ class _KafkaOutlet:
         return progress
 
     def _write_set_aside(self, rows: Sequence[dict[str, object]]) -> None:
-        data = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+        data = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
         path = self._opening.directory / SET_ASIDE
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
@@ -316,7 +330,7 @@ class _KafkaOutlet:
 
 def key_of(line: bytes, parameter: str) -> bytes | None:
     """The message's key: a parameter's value in the line, of an array the last; None where it is absent or empty."""
-    value = json.loads(line).get(parameter)
+    value = msgspec.json.decode(line).get(parameter)
     if isinstance(value, list):
         value = value[-1]
     return value.encode() if value else None

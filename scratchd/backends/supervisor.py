@@ -18,7 +18,7 @@ from scratchd.backends.contract import Backend, BackendError, Frame, Hole, Openi
 from scratchd.journal.flavor import FlavorJournal
 from scratchd.journal.reader import Reader
 from scratchd.log import Log
-from scratchd.stats import BackendStats, FeedStats, iso_time
+from scratchd.stats import BackendStats, FeedStats, State, iso_time
 
 READ_BYTES = 1 << 20
 """About how much of the journal is in memory per (backend, flavor)."""
@@ -131,6 +131,7 @@ class Feed:
                 replayed_until=self._journal.writer.next_sequence,
                 replay=cursor.replay,
                 save=self._save_blocking,
+                set_state=self._set_state,
             )
             async with self._backend.open(opening) as outlet:
                 self._stats.state = "running"
@@ -205,6 +206,9 @@ class Feed:
                 self._fail(error)
                 return
         await self._journal.release()
+
+    def _set_state(self, state: State) -> None:
+        self._stats.state = state
 
     def _save_blocking(self, progress: Progress) -> None:
         self._unsaved.add(progress)
