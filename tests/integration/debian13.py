@@ -36,8 +36,8 @@ PACKAGES = (
 )
 PYTHON = "/usr/bin/python3"
 
-# Arguments: the tree, directories (read-only those before "rw", writable those behind it), "--", the command. Inside,
-# the directories lie where they lie outside. Every step execs, so the command keeps the process' id and gets its signals.
+# Arguments: the tree, directories (read-only those before "rw", writable those behind it), "--", the command. The
+# directories lie inside where they lie outside. Every step execs: the command keeps the process' id and its signals.
 _ENTER = r"""
 set -eu
 tree=$1; shift
