@@ -1,0 +1,92 @@
+"""The configuration: one JSON object, read whole and checked whole before anything starts.
+
+This package owns the file; nobody else reads it, and it knows none of the parts that it configures.
+
+    sections    a frozen struct for each section: every key with type, limits, meaning and default
+    syntax      the rules that one value obeys by itself: addresses, hosts, zones, templates
+    document    JSON text into structs, with every error and not only the first
+    rules       what several keys must obey together
+    librdkafka  Kafka's properties, validated by librdkafka without connecting
+    advice      warnings: allowed, yet hardly meant
+
+An error names file, key, value, rule and, for a mistyped name, the nearest known one. Secrets are never shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scratchd.config import document, rules
+from scratchd.config.advice import warnings
+from scratchd.config.sections import Checks, Config, File, Flavor, Http, Journal, Kafka, Log, Query
+
+__all__ = [
+    "Checks",
+    "Config",
+    "ConfigError",
+    "File",
+    "Flavor",
+    "Http",
+    "Journal",
+    "Kafka",
+    "Log",
+    "Query",
+    "load",
+    "warnings",
+]
+
+FILE_BYTES = 16 * 1024 * 1024
+"""No configuration is larger; a device or a log taken for one is."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used: print every error, exit 78.
+
+    Attributes:
+        errors: one line each, at least one: `config.json: flavors[1].hosts: "x" is already that of flavors[0]`.
+    """
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+def load(path: Path, *, instance: str | None = None) -> Config:
+    """Reads and checks the configuration, librdkafka's properties included; touches nothing but the file.
+
+    Args:
+        path: the file; errors show its base name.
+        instance: replaces the key `instance`; None leaves it as it is.
+
+    Raises:
+        ConfigError: the file cannot be read or anything in it is wrong; it has every error.
+    """
+    report = document.Report()
+    try:
+        parsed = document.parse(_read(path))
+    except document.NotAnObjectError as error:
+        raise ConfigError([f"{path.name}: {error}"]) from None
+    if instance is not None:
+        parsed["instance"] = instance
+    config = document.read(parsed, Config, report)
+    rules.check(config, report)
+    if report.errors:
+        raise ConfigError([f"{path.name}: {error}" for error in report.errors])
+    return config
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{path.name}: cannot be read: {error.strerror}: {path}"]) from error
+    except ValueError as error:  # a path with a NUL or half of a surrogate pair
+        raise ConfigError([f"{path.name!a}: cannot be read: {error}"]) from error
+    if len(data) > FILE_BYTES:
+        raise ConfigError([f"{path.name}: is too large for a configuration: more than {FILE_BYTES} bytes"])
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path.name}: line {line}: is not UTF-8: byte 0x{data[error.start]:02x}"]) from error

@@ -1,0 +1,196 @@
+"""librdkafka's properties in the configuration: which are refused and why, and what librdkafka says to the others.
+
+Owns `kafka.librdkafka`; it is the only module of the configuration that touches confluent_kafka, which is untyped and
+takes a tenth of a second to import, so that happens only when there is something to validate. It connects to nobody:
+a producer without `bootstrap.servers` parses, checks and combines its properties, knows no broker and is dropped.
+(Two mechanisms of SASL would not wait for a broker; `_passive` holds them back.)
+
+librdkafka stops at its first objection. To hear them all, each property is first offered alone: an objection to its
+name or value is then surely its own (an alias is answered in its main name's terms, so the text does not tell). Those
+that pass are offered together, where an objection to a combination, a certificate or a mechanism comes up.
+
+It must not show secrets: values of such properties are cut out of librdkafka's own words too.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scratchd.config.syntax import nearest
+
+Value = str | int | float | bool
+
+_SERVERS = "set kafka.bootstrap_servers instead"
+_EXPIRY = "the journal keeps what is not delivered, so messages never expire (it is 0)"
+_ACKS = "a line counts as persisted when all in-sync replicas have it (it is all)"
+_RETRIES = "a message is retried until it is delivered"
+_IN_FLIGHT = "order per partition depends on it with the idempotent producer"
+_CALLBACK = "callbacks belong to scratchd"
+
+REFUSED: Mapping[str, str] = {
+    "bootstrap.servers": _SERVERS,
+    "metadata.broker.list": _SERVERS,
+    "message.timeout.ms": _EXPIRY,
+    "delivery.timeout.ms": _EXPIRY,
+    "acks": _ACKS,
+    "request.required.acks": _ACKS,
+    "enable.idempotence": "the producer is idempotent, so that retries neither repeat nor reorder (it is true)",
+    "retries": _RETRIES,
+    "message.send.max.retries": _RETRIES,
+    "max.in.flight*": _IN_FLIGHT,
+    "queue.buffering.*": "scratchd bounds what is in flight below librdkafka's queue; for the delay set linger.ms",
+    "transactional.id": "lines are persisted at least once, without transactions",
+    "plugin.library.paths": "it would load foreign code into the service",
+    "default.topic.config": "set the topic's properties beside the others",
+    "default_topic_conf": "set the topic's properties beside the others",
+    "*_cb": _CALLBACK,
+    "on_delivery": _CALLBACK,
+    "on_commit": _CALLBACK,
+    "logger": _CALLBACK,
+    "opaque": _CALLBACK,
+    "interceptors": _CALLBACK,
+}
+"""Refused properties, aliases too, and the reason of each; `*` stands for any text."""
+
+OWN: Mapping[str, Value] = {
+    "enable.idempotence": True,
+    "message.timeout.ms": 0,
+    "client.id": "scratchd",
+    "partitioner": "murmur2_random",
+    "socket.timeout.ms": 6000,
+    "request.timeout.ms": 5000,
+    "socket.keepalive.enable": True,
+    "reconnect.backoff.max.ms": 2000,
+    "topic.metadata.propagation.max.ms": 5000,
+    "log.connection.close": False,
+}
+"""What the Kafka backend sets, as far as a property can contradict it; a test compares the two."""
+
+_COMMON = """
+    api.version.request batch.num.messages batch.size broker.address.family broker.address.ttl client.id client.rack
+    compression.codec compression.level compression.type connections.max.idle.ms debug
+    enable.ssl.certificate.verification linger.ms log.connection.close log_level message.copy.max.bytes
+    message.max.bytes metadata.max.age.ms partitioner receive.message.max.bytes reconnect.backoff.max.ms
+    reconnect.backoff.ms request.timeout.ms retry.backoff.max.ms retry.backoff.ms sasl.kerberos.keytab
+    sasl.kerberos.kinit.cmd sasl.kerberos.principal sasl.kerberos.service.name sasl.mechanism sasl.mechanisms
+    sasl.oauthbearer.client.id sasl.oauthbearer.client.secret sasl.oauthbearer.config sasl.oauthbearer.extensions
+    sasl.oauthbearer.method sasl.oauthbearer.scope sasl.oauthbearer.token.endpoint.url sasl.password sasl.username
+    security.protocol socket.blocking.max.ms socket.connection.setup.timeout.ms socket.keepalive.enable
+    socket.max.fails socket.nagle.disable socket.receive.buffer.bytes socket.send.buffer.bytes socket.timeout.ms
+    ssl.ca.location ssl.ca.pem ssl.certificate.location ssl.certificate.pem ssl.cipher.suites ssl.curves.list
+    ssl.endpoint.identification.algorithm ssl.key.location ssl.key.password ssl.key.pem ssl.keystore.location
+    ssl.keystore.password ssl.sigalgs.list statistics.interval.ms sticky.partitioning.linger.ms
+    topic.metadata.refresh.interval.ms
+"""
+"""What a producer's operator sets: librdkafka tells no names, so the nearest to a mistyped one is sought here."""
+
+_SECRET_CHARACTERS = 4
+"""From this length on a secret is cut out of any text; a shorter one protects nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What librdkafka makes of the properties.
+
+    Attributes:
+        errors: property (empty where the fault is no single one's) and objection.
+        warnings: its warnings on what it accepts, e.g. that a consumer's property does nothing.
+    """
+
+    errors: Sequence[tuple[str, str]]
+    warnings: Sequence[str]
+
+
+def is_secret(name: str) -> bool:
+    """Whether the property's value must not be shown."""
+    name = name.lower()
+    return name.endswith(("password", "secret", "key", "token", "pem")) or "sasl.oauthbearer.config" in name
+
+
+def refusal(name: str) -> str | None:
+    """Why the property is refused, None where it is not."""
+    for pattern, reason in REFUSED.items():
+        if re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name, re.IGNORECASE | re.DOTALL):
+            return reason
+    return None
+
+
+def examine(properties: Mapping[str, Value]) -> Verdict:
+    """Lets librdkafka validate the properties that are not refused, without connecting."""
+    errors = []
+    accepted = dict(OWN)
+    for name, value in properties.items():
+        if refusal(name) is not None:
+            continue
+        objection, _ = _offer(_passive({**OWN, name: value}))
+        if objection is None or objection.startswith(_COMBINED):
+            accepted[name] = value
+        else:
+            hint = nearest(name, _COMMON.split()) if objection.startswith("No such") else ""
+            errors.append((name, objection + hint))
+    accepted.pop("sasl.kerberos.min.time.before.relogin", None)
+    objection, warnings = _offer(_passive(accepted))
+    if objection is not None:
+        text = objection.removeprefix(_COMBINED)
+        named, failed, _ = text.partition(" failed: ")
+        errors.append((named if failed and named in accepted else "", text))
+    return Verdict(errors, warnings)
+
+
+_COMBINED = "Failed to create producer: "
+"""Begins an objection that came up only when all properties were taken and the producer was being built."""
+
+
+class _Warnings(logging.Handler):
+    """Keeps librdkafka's warnings on the configuration; nothing else is logged by an examination."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind, _, text = record.getMessage().partition(" ")
+        text = re.sub(r"^(\[[^\]]*\][: ]*)+", "", text)
+        if kind == "CONFWARN" and "bootstrap.servers" not in text:
+            self.texts.append(text)
+
+
+def _passive(properties: Mapping[str, Value]) -> dict[str, Value]:
+    """The properties, without those that would act at once.
+
+    The method `oidc` of OAUTHBEARER asks for its token while the producer is being built, and dropping the producer
+    waits for the answer (seen: 20 s with a token server that hangs). A scheme that nobody speaks ends that at once.
+    GSSAPI runs `sasl.kerberos.kinit.cmd` likewise, unless tickets are not renewed (seen in librdkafka 2.0).
+    """
+    passive = {name: value for name, value in properties.items() if name != "sasl.oauthbearer.token.endpoint.url"}
+    if len(passive) < len(properties):
+        passive["sasl.oauthbearer.token.endpoint.url"] = "nothing://"
+    return {"sasl.kerberos.min.time.before.relogin": 0, **passive}
+
+
+def _offer(properties: Mapping[str, Value]) -> tuple[str | None, list[str]]:
+    """Builds a producer and drops it: librdkafka's objection, None where it has none, and its warnings."""
+    import confluent_kafka  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
+
+    warnings = _Warnings()
+    logger = logging.Logger("librdkafka", logging.WARNING)  # noqa: LOG001 - one of its own, found by nobody else
+    logger.addHandler(warnings)
+    try:
+        producer = confluent_kafka.Producer(dict(properties), logger=logger)
+    except confluent_kafka.KafkaException as error:
+        return _without_secrets(error.args[0].str(), properties), []
+    except (TypeError, ValueError) as error:
+        return _without_secrets(str(error), properties), []
+    producer.poll(0)  # serves the log
+    return None, [_without_secrets(text, properties) for text in warnings.texts]
+
+
+def _without_secrets(text: str, properties: Mapping[str, Value]) -> str:
+    """The text in one line, without the values of secrets, and without mangling words that a tiny one occurs in."""
+    for name, value in properties.items():
+        if is_secret(name) and len(str(value)) >= _SECRET_CHARACTERS:
+            text = text.replace(str(value), "...")
+    return " ".join(text.split())

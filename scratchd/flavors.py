@@ -1,0 +1,122 @@
+"""Flavors: which tenant a host belongs to, and what day it is there.
+
+Owns the choice of a flavor by host and its local time; knows no HTTP, reads no clock and no file but the system's tz
+database. Paths and topics are resolved here once, so nobody else sees the configuration's templates.
+
+A host is looked up as it stands, then each of the names it lies below, the longest first, among the wildcards, then
+`*`: at most as many look-ups in dictionaries as it has labels.
+"""
+
+from __future__ import annotations
+
+import datetime
+import zoneinfo
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from scratchd.config import Config
+from scratchd.config.syntax import normal_host
+
+
+class _Today:
+    """The date that a flavor was last asked for, with the UTC second that it holds for."""
+
+    __slots__ = ("second", "value")
+
+    def __init__(self) -> None:
+        self.second: int | None = None
+        self.value = datetime.date.min
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """A tenant.
+
+    Attributes:
+        name: letters, digits, `-` and `_`.
+        zone: where its days begin and end.
+        file_path: absolute path of its log files, with only `{date}` left to resolve.
+        kafka_topic: name of its topic.
+        quota_bytes: what its journal may keep.
+    """
+
+    name: str
+    zone: zoneinfo.ZoneInfo
+    file_path: str
+    kafka_topic: str
+    quota_bytes: int
+    _today: _Today = field(default_factory=_Today, init=False, repr=False, compare=False)
+
+    def time(self, time_ms: int) -> datetime.datetime:
+        """The aware time in the flavor's zone, of milliseconds since the epoch."""
+        second, ms = divmod(time_ms, 1000)
+        # Not from a fraction: the milliseconds are to come back as they went in.
+        return datetime.datetime.fromtimestamp(second, self.zone).replace(microsecond=ms * 1000)
+
+    def date(self, time_ms: int) -> datetime.date:
+        """The flavor's local date, of milliseconds since the epoch.
+
+        It is remembered for one second of UTC, within which no date can change: offsets and their changes are whole
+        seconds in the tz database (RFC 9636, section 3.2), hence local midnights are too. Remembering it until the
+        next midnight would be wrong where clocks are turned at or back over midnight, for no gain that counts.
+        """
+        second = time_ms // 1000
+        today = self._today
+        if second != today.second:
+            today.value = datetime.datetime.fromtimestamp(second, self.zone).date()
+            today.second = second
+        return today.value
+
+
+class Flavors:
+    """All flavors of a valid configuration, in its order.
+
+    Attributes:
+        by_name: the flavors by name.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._exact: dict[str, Flavor] = {}
+        self._below: dict[str, Flavor] = {}
+        self._any: Flavor | None = None
+        flavors: dict[str, Flavor] = {}
+        for section in config.flavors:
+            flavor = Flavor(
+                name=section.name,
+                zone=zoneinfo.ZoneInfo(section.time_zone),
+                file_path=config.file_path(section),
+                kafka_topic=config.kafka_topic(section),
+                quota_bytes=config.quota_bytes(section),
+            )
+            flavors[flavor.name] = flavor
+            for pattern in map(normal_host, section.hosts):
+                if pattern == "*":
+                    self._any = flavor
+                elif pattern.startswith("*."):
+                    self._below[pattern.removeprefix("*.")] = flavor
+                else:
+                    self._exact[pattern] = flavor
+        self.by_name: Mapping[str, Flavor] = MappingProxyType(flavors)
+
+    def __iter__(self) -> Iterator[Flavor]:
+        return iter(self.by_name.values())
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    def match(self, host: str | None) -> Flavor | None:
+        """The flavor of a host: exact before the longest wildcard before `*`; None where no flavor takes it.
+
+        Args:
+            host: lower case, without port and trailing dot, IPv6 canonical in brackets; None where a request has none,
+                which only `*` takes.
+        """
+        if host is None:
+            return self._any
+        flavor = self._exact.get(host)
+        name = host
+        while flavor is None and "." in name:
+            name = name.partition(".")[2]
+            flavor = self._below.get(name)
+        return flavor or self._any
