@@ -1,0 +1,125 @@
+"""The command line: arguments in, exit status out. Knows which module does what, and does nothing itself.
+
+What a command does not need is not imported: `check` and `convert` start without trio, `serve` without the tools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from scratchd import __version__
+
+if TYPE_CHECKING:
+    from scratchd.config import Config
+
+DEFAULT_CONFIG = Path("/etc/scratchd/config.json")
+
+OK = 0
+FAILED = 1
+NOT_RUNNING = 69
+"""EX_UNAVAILABLE of sysexits.h."""
+BAD_CONFIGURATION = 78
+"""EX_CONFIG of sysexits.h; the unit does not restart on it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status; wrong usage exits with 2."""
+    chosen = _parser().parse_args(arguments)
+    command = {"serve": _serve, "check": _check, "convert": _convert, "stats": _stats}[chosen.command]
+    try:
+        return command(chosen)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output is gone; the interpreter must not complain about it when it flushes.
+        sys.stdout = None
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--config", metavar="PATH", type=Path, help=f"configuration file (default: {DEFAULT_CONFIG})")
+    common.add_argument("--instance", metavar="NAME", help="name of this instance, replaces the key `instance`")
+    parser = argparse.ArgumentParser(
+        prog="scratchd",
+        description="Collects tracking beacons as JSON lines in log files and Kafka topics.",
+        parents=[common],
+    )
+    parser.add_argument("--version", action="version", version=f"scratchd {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, what in (
+        ("serve", "run the service in the foreground"),
+        ("check", "read the whole configuration and print every error in it"),
+        ("convert", "turn query strings from standard input into JSON objects"),
+        ("stats", "show what the running instance does"),
+    ):
+        command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", parents=[common])
+        if name == "stats":
+            command.add_argument("--json", action="store_true", help="print the JSON document of /stats")
+    return parser
+
+
+def _load(chosen: argparse.Namespace, *, default_if_missing: bool = False) -> Config | None:
+    """The configuration, None after its errors were printed."""
+    from scratchd import config  # noqa: PLC0415 - see the module's docstring
+
+    path: Path = getattr(chosen, "config", DEFAULT_CONFIG)
+    if default_if_missing and not hasattr(chosen, "config") and not path.exists():
+        return config.Config(flavors=(config.Flavor(name="any", hosts=("*",)),))
+    try:
+        return config.load(path, instance=getattr(chosen, "instance", None))
+    except config.ConfigError as error:
+        for line in error.errors:
+            print(line, file=sys.stderr)
+        return None
+
+
+def _serve(chosen: argparse.Namespace) -> int:
+    loaded = _load(chosen)
+    if loaded is None:
+        return BAD_CONFIGURATION
+    from scratchd import log, service  # noqa: PLC0415 - the same
+
+    log.configure(loaded.log.level)
+    return OK if service.run(loaded) else FAILED
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    from scratchd import config  # noqa: PLC0415 - the same
+
+    loaded = _load(chosen)
+    if loaded is None:
+        return BAD_CONFIGURATION
+    for line in config.warnings(loaded):
+        print(f"warning: {line}", file=sys.stderr)
+    print("OK")
+    return OK
+
+
+def _convert(chosen: argparse.Namespace) -> int:
+    loaded = _load(chosen, default_if_missing=True)
+    if loaded is None:
+        return BAD_CONFIGURATION
+    from scratchd.tools import convert  # noqa: PLC0415 - the same
+
+    convert.run(loaded, cast("convert.Input", sys.stdin.buffer), sys.stdout.buffer)
+    return OK
+
+
+def _stats(chosen: argparse.Namespace) -> int:
+    loaded = _load(chosen)
+    if loaded is None:
+        return BAD_CONFIGURATION
+    from scratchd.tools import stats  # noqa: PLC0415 - the same
+
+    try:
+        document = stats.ask(loaded)
+    except stats.NotRunningError as error:
+        print(f"scratchd stats: {error}", file=sys.stderr)
+        return NOT_RUNNING
+    print(document.decode().rstrip("\n") if chosen.json else stats.table(document), flush=True)
+    return OK

@@ -1,0 +1,187 @@
+"""`scratchd stats`: asks the running instance for `/stats` and makes a table that people read.
+
+Knows the address from the configuration and the document's shape, nothing of the service's inside.
+"""
+
+from __future__ import annotations
+
+import datetime
+import http.client
+import json
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from scratchd.address import Address
+from scratchd.config import Config
+
+TIMEOUT_S = 5
+
+
+class NotRunningError(Exception):
+    """Nobody answers where the configuration says: the instance is not running, or its admin listener is off."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(self._path)
+
+
+def ask(config: Config) -> bytes:
+    """The `/stats` document of the running instance, as JSON.
+
+    Raises:
+        NotRunningError: it does not answer, or not with that.
+    """
+    if not config.admin_addresses:
+        raise NotRunningError("the configuration has no http.admin_listen, so there is nobody to ask")
+    address = config.admin_addresses[0]
+    connection = _connection(address)
+    try:
+        connection.request("GET", "/stats", headers={"Host": "localhost"})
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise NotRunningError(f"nobody answers at {address} ({error}); is the service running?") from error
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        raise NotRunningError(f"{address} answered {response.status}: {body.decode(errors='replace').strip()}")
+    return body
+
+
+def _connection(address: Address) -> http.client.HTTPConnection:
+    if address.path:
+        return _UnixConnection(address.path)
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where one listens on all, ask the nearest
+    return http.client.HTTPConnection(loopback.get(address.host, address.host), address.port, timeout=TIMEOUT_S)
+
+
+def table(body: bytes) -> str:
+    """The document as a page for a terminal, without a newline at its end."""
+    document = json.loads(body)
+    parts = [
+        _heading(document),
+        _http(document["http"]),
+        _flavors(document["flavors"], sorted(document["backends"])),
+        _backends(document["backends"]),
+        _journal(document["journal"], document["ledger"]),
+        _runtime(document["runtime"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _heading(document: dict[str, Any]) -> str:
+    name = f" {document['instance']}" if document["instance"] else ""
+    up = datetime.timedelta(seconds=int(document["uptime_s"]))
+    return f"scratchd {document['version']}{name}, up {up}, since {document['started_at']}"
+
+
+def _http(http_: dict[str, Any]) -> str:
+    latency = http_["latency_s"]
+    rows = [
+        ("connections", _number(http_["connections"])),
+        *((f"answered {code}", _number(count)) for code, count in http_["requests"].items()),
+        *((f"refused {word}", _number(count)) for word, count in http_["refused"].items()),
+        ("duplicates", _number(http_["duplicates"])),
+        ("connections failed", _number(http_["connections_failed"])),
+        ("latency, last minute", " ".join(f"{name} {_duration(latency[name])}" for name in ("p50", "p99", "max"))),
+    ]
+    return "HTTP\n" + _columns(rows, "<<")
+
+
+def _flavors(flavors: dict[str, Any], backends: Sequence[str]) -> str:
+    if not flavors:
+        return ""
+    head = ["FLAVOR", "RECEIVED"]
+    for backend in backends:
+        head += [backend.upper(), "PERSISTED", "PENDING", "GAPS", "SET ASIDE"]
+    rows = [head]
+    for name, flavor in sorted(flavors.items()):
+        row = [name, _number(flavor["received_lines"])]
+        for backend in backends:
+            feed = flavor.get(backend)
+            row += _feed(feed) if feed else ["-"] * 5
+        rows.append(row)
+    return _columns(rows, "<>" + "<>>>>" * len(backends), indent="")
+
+
+def _feed(feed: dict[str, Any]) -> list[str]:
+    lines = [_number(feed[f"{what}_lines"]) for what in ("persisted", "pending", "gap", "set_aside")]
+    return [feed["state"].replace("_", " "), *lines]
+
+
+def _backends(backends: dict[str, Any]) -> str:
+    rows = []
+    for name, backend in sorted(backends.items()):
+        errors = ", ".join(f"{kind} {_number(count)}" for kind, count in backend["errors"].items())
+        rows.append(
+            (name, f"{backend['state'].replace('_', ' ')}, oldest pending {_duration(backend['oldest_pending_age_s'])}")
+        )
+        if errors:
+            rows.append(("", f"errors: {errors}"))
+        if last := backend["last_error"]:
+            where = f" {last['flavor']}" if last["flavor"] else ""
+            rows.append(("", f"last: {last['at']}{where}: {last['message']}"))
+    return "BACKENDS\n" + _columns(rows, "<<")
+
+
+def _journal(journal: dict[str, Any], ledger: dict[str, Any]) -> str:
+    rows = [
+        ("size", f"{_size(journal['bytes'])} in {_number(journal['segments'])} segments"),
+        *(
+            (word.replace("_", " "), _number(journal[word]))
+            for word in ("append_errors", "sync_errors", "corrupt_lines")
+        ),
+        (
+            "ledger residual",
+            f"{_number(ledger['residual_lines'])} lines" + (" (must be 0)" if ledger["residual_lines"] else ""),
+        ),
+    ]
+    return "JOURNAL\n" + _columns(rows, "<<")
+
+
+def _runtime(runtime: dict[str, Any]) -> str:
+    pause = runtime["gc_pause_s"]
+    rows = [
+        ("memory", _size(runtime["rss_bytes"])),
+        ("processor", f"{runtime['cpu_s']:.1f} s"),
+        ("descriptors, threads", f"{_number(runtime['open_fds'])}, {_number(runtime['threads'])}"),
+        ("loop lag", _duration(runtime["loop_lag_s"])),
+        ("gc pauses", f"{_number(pause['count'])}, longest {_duration(pause['max'])}"),
+    ]
+    return "PROCESS\n" + _columns(rows, "<<")
+
+
+def _columns(rows: Iterable[Sequence[str]], alignment: str, indent: str = "  ") -> str:
+    cells = [list(row) for row in rows]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(alignment))]
+    lines = []
+    for row in cells:
+        padded = (f"{cell:{side}{width}}" for cell, side, width in zip(row, alignment, widths, strict=True))
+        lines.append((indent + "  ".join(padded)).rstrip())
+    return "\n".join(lines)
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 120:
+        return str(datetime.timedelta(seconds=int(seconds)))
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.2g} ms"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
