@@ -11,9 +11,10 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root
 mkdir -p "$root/opt/kafka" "$root/tmp" "$root/var/lib/kafka/data" "$root/mnt/shared/config"
 
+# Native symbols stay: stripping them would ask for objcopy, which a machine without compilers has not.
 # log4j-core needs java.beans, which is in java.desktop: without it the broker dies with NoClassDefFoundError.
 jlink --add-modules java.base,java.desktop,java.logging,java.management,java.naming,java.security.jgss,java.security.sasl,java.sql,java.xml,jdk.management,jdk.unsupported \
-    --strip-debug --no-header-files --no-man-pages --output "$root/opt/jre"
+    --strip-java-debug-attributes --no-header-files --no-man-pages --output "$root/opt/jre"
 for lib in /lib*/ld-linux-*.so.* $(printf "/lib/$(uname -m)-linux-gnu/lib%s.so.* " c m z dl rt pthread gcc_s stdc++); do
     cp --parents -L "$lib" "$root"
 done
