@@ -1,0 +1,148 @@
+"""Reference: the page on every key of the configuration, made from the sections' own documentation.
+
+Owns the page's shape and what concerns no single key; what a key means is said in `scratchd.config.sections` alone.
+`python -m scratchd.tools.reference > docs/configuration.md`; a test fails when the two differ.
+"""
+
+from __future__ import annotations
+
+import sys
+import typing
+
+import msgspec
+from msgspec import inspect
+
+from scratchd.config import Config, Flavor
+from scratchd.config.librdkafka import REFUSED
+
+_HEAD = """\
+# Configuration
+
+<!-- Made by `python -m scratchd.tools.reference > docs/configuration.md`: edit the sections' documentation instead. -->
+
+One JSON object, by default in `/etc/scratchd/config.json`. Every key but `flavors` has a default, so
+[minimal.json](../examples/minimal.json) is a whole configuration; [complete.json](../examples/complete.json) has every
+key. `scratchd check` reads the file as the service would and prints everything that is wrong with it, not only the
+first error, librdkafka's settings included; it connects to nobody and touches no directory:
+
+```
+config.json: flavors[1].time_zone: "Europe/Athen" is not a known time zone; did you mean "Europe/Athens"?
+```
+
+- Unknown keys, keys that come twice, comments and trailing commas are errors.
+- Names ending in `_s` are seconds (fractions allowed), in `_bytes` bytes. A value equal to a limit passes.
+- A number that stands for something else is the exception and **bold** below; where nothing is said, 0 is refused.
+- `null`, where allowed, is the same as leaving the key out.
+- Secrets in `kafka.librdkafka` (`*password`, `*secret`, `*key`, `*token`, `*pem`, `sasl.oauthbearer.config`) are never
+  shown, neither by `check` nor in the log.
+
+What is allowed and yet hardly meant, `check` and the start warn of: quotas that add up to more than the journal's file
+system holds, clients limited behind a proxy that is not trusted, `sasl.*` set while `security.protocol` is plaintext.
+
+A change takes effect at the next start.
+"""
+
+_REFUSED = """
+### Properties of librdkafka that are refused
+
+scratchd's promises rest on these, so it sets them itself. `*` stands for any text.
+
+| property | reason |
+|---|---|
+"""
+
+_TEMPLATES = """
+### Fields of templates
+
+| field | in | stands for |
+|---|---|---|
+| `{flavor}` | `file.path`, `flavors[].file_path`, `kafka.topic`, `flavors[].kafka_topic` | the flavor's name |
+| `{date}` | `file.path`, `flavors[].file_path` | the local date of a line's arrival in the flavor's zone, ISO 8601 |
+| `{instance}` | `file.path`, `flavors[].file_path`, unix paths of `http.admin_listen` | the instance's name |
+
+Any other brace is an error. When `instance` is set, `{instance}` must be in every path of files, `flavors[].file_path`
+included: instances share a listening socket, never a file.
+"""
+
+
+def page() -> str:
+    """The whole page, ending in a newline."""
+    parts = [_HEAD]
+    top = [field for field in _fields(Config) if not isinstance(_bare(field.type), inspect.StructType)]
+    parts.append("\n## Top level\n\n" + _table(Config, "", top))
+    for field in _fields(Config):
+        section = _bare(field.type)
+        if isinstance(section, inspect.StructType):
+            name = field.encode_name
+            parts.append(f"\n## {name}\n\n{section.cls.__doc__}\n\n" + _table(section.cls, f"{name}.", section.fields))
+            if name == "kafka":
+                parts += [_REFUSED, *(f"| `{pattern}` | {reason} |\n" for pattern, reason in REFUSED.items())]
+    parts.append(f"\n## flavors[]\n\n{Flavor.__doc__}\n\n" + _table(Flavor, "flavors[].", _fields(Flavor)))
+    parts.append(_TEMPLATES)
+    return "".join(parts)
+
+
+def _table(struct: type[msgspec.Struct], prefix: str, fields: tuple[inspect.Field, ...] | list[inspect.Field]) -> str:
+    hints = typing.get_type_hints(struct)
+    rows = ["| key | type | default | meaning |\n|---|---|---|---|\n"]
+    for field in fields:
+        if not isinstance(field.type, inspect.Metadata) or not field.type.extra_json_schema:
+            raise TypeError(f"{prefix}{field.name}: expected a description, got none")
+        meaning = field.type.extra_json_schema["description"]
+        cells = (f"`{prefix}{field.name}`", _type(field.type, hints[field.name]), _default(field), meaning)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    return "".join(rows)
+
+
+def _type(kind: inspect.Type, hint: object) -> str:
+    """What may be written; `hint` keeps the order of a `Literal`, which the inspected type sorts."""
+    match _bare(kind):
+        case inspect.LiteralType():
+            text = ", ".join(f'`"{choice}"`' for choice in typing.get_args(hint))
+        case inspect.BoolType():
+            text = "`true`, `false`"
+        case inspect.StrType():
+            text = "string"
+        case inspect.IntType() as number:
+            text = f"integer{_least(number)}"
+        case inspect.FloatType() as number:
+            text = f"number{_least(number)}"
+        case inspect.DictType():
+            text = "object of strings, numbers and booleans"
+        case inspect.VarTupleType(item_type=item):
+            text = (
+                "array of objects" if isinstance(_bare(item), inspect.StructType) else f"array of {_type(item, hint)}s"
+            )
+        case inspect.UnionType(types=types):
+            text = ", ".join("`null`" if isinstance(one, inspect.NoneType) else _type(one, hint) for one in types)
+        case other:
+            raise TypeError(f"expected a type that configurations have, got {other}")
+    return text
+
+
+def _least(number: inspect.IntType | inspect.FloatType) -> str:
+    if number.gt is not None:
+        return f" > {number.gt:g}"
+    return "" if number.ge is None else f" ≥ {number.ge}"
+
+
+def _default(field: inspect.Field) -> str:
+    if field.required:
+        return "required"
+    default = field.default_factory() if callable(field.default_factory) else field.default
+    return f"`{msgspec.json.encode(default).decode()}`".replace('","', '", "')
+
+
+def _fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    kind = inspect.type_info(struct)
+    return kind.fields if isinstance(kind, inspect.StructType) else ()
+
+
+def _bare(kind: inspect.Type) -> inspect.Type:
+    while isinstance(kind, inspect.Metadata):
+        kind = kind.type
+    return kind
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
