@@ -1,0 +1,179 @@
+"""Conversations: what one HTTP/1 connection's bytes amount to. Pure: bytes in, passes out, bytes of answers back.
+
+Owns the connection's protocol: keep-alive, pipelining, what closes it, what is handed on. Knows no socket and no time;
+a driver feeds it, takes passes until one is empty, and sends what each renders to.
+
+A pass is all the complete requests at hand, so that one append and one send serve them all. It ends early at what must
+be the last of it: a refusal that closes, a client's `Connection: close`, a request with a body, HTTP/2's preface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scratchd.http.answers import Answers
+from scratchd.http.body import Body
+from scratchd.http.client import Address, Proxies
+from scratchd.http.head import Head, parse, without_upgrade, worth_parsing
+from scratchd.refusal import Reason, Refusal
+from scratchd.track import Outcome, Request
+
+MAX_PASS_REQUESTS = 64
+"""Bounds how long others wait for one client that pipelines."""
+
+_NOTHING = (b"", b"\r", b"\r\n")
+"""What may stand before a request and is no byte of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithBody:
+    """A request with a body, which is answered and closed apart.
+
+    Attributes:
+        request: the request.
+        head: its head as it came, but for its Upgrade fields.
+        body: where its body ends.
+        data: what has come behind the head.
+    """
+
+    request: Request
+    head: bytes
+    body: Body
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Http2:
+    """HTTP/2 with prior knowledge; `data` is what has come, the preface first."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What is to be answered together.
+
+    Attributes:
+        requests: to be taken, in order.
+        refusal: of a head behind them.
+        bodiless: whether that head is one of HEAD.
+        unusual: what stands behind the requests and is not answered here: the connection is given away with it.
+        closes: whether the connection is closed behind the answers.
+    """
+
+    requests: tuple[Request, ...] = ()
+    refusal: Refusal | None = None
+    bodiless: bool = False
+    unusual: WithBody | Http2 | None = None
+    closes: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.requests) or self.closes or self.unusual is not None
+
+    def render(self, outcomes: Sequence[Outcome], answers: Answers) -> bytes:
+        """The bytes of all answers.
+
+        Args:
+            outcomes: one for each of `requests`.
+            answers: makes each.
+        """
+        last = len(outcomes) - 1 if self.closes and self.refusal is None else -1
+        parts = [
+            answers.answer(outcome, bodiless=request.method == b"HEAD", closes=index == last)
+            for index, (request, outcome) in enumerate(zip(self.requests, outcomes, strict=True))
+        ]
+        if self.refusal is not None:
+            parts.append(answers.answer(self.refusal, bodiless=self.bodiless, closes=True))
+        return b"".join(parts)
+
+
+class Conversation:
+    """One connection's conversation.
+
+    Args:
+        peer: who holds the connection, None for a unix socket.
+        proxies: tells clients, and who may speak HTTP/2.
+        max_head_bytes: limit of a head.
+        wants_client: whether requests need their client's address.
+    """
+
+    def __init__(self, peer: Address | None, proxies: Proxies, *, max_head_bytes: int, wants_client: bool) -> None:
+        self._peer = peer
+        self._proxies = proxies
+        self._max_head_bytes = max_head_bytes
+        self._wants_client = wants_client
+        self._http2 = proxies.trusts(peer)  # as long as nothing else was said
+        self._data = b""
+        self._judged = 0  # so many bytes of an incomplete head were parsed before
+        self._ended = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether bytes of a request are here, of which no pass was made yet."""
+        return self._data not in _NOTHING
+
+    def feed(self, data: bytes) -> None:
+        """Takes what came; nothing is the end: the peer sends no more."""
+        self._data += data
+        self._ended = not data
+
+    def next_pass(self, *, stopping: bool) -> Pass:
+        """Takes the complete requests that are here out of it.
+
+        Args:
+            stopping: whether the connection is to be closed as soon as nothing is owed to the peer.
+
+        Returns:
+            A pass; an empty one where there is nothing to answer until more comes.
+        """
+        requests: list[Request] = []
+        data, at = self._data, 0
+        while len(requests) < MAX_PASS_REQUESTS:
+            if self._judged and not worth_parsing(data, at, at + self._judged, self._max_head_bytes):
+                parsed = None
+            else:
+                parsed = parse(data, at, self._max_head_bytes, http2=self._http2)
+            self._judged = 0
+            if parsed is None:
+                return self._pause(requests, at, closes=stopping)
+            if isinstance(parsed, Refusal):
+                return self._refuse(requests, at, parsed)
+            if not isinstance(parsed, Head):
+                return Pass(tuple(requests), unusual=Http2(data[at:]))
+            self._http2 = False
+            request = self._request(parsed)
+            if parsed.has_body:
+                body = Body(parsed.content_length, chunked=parsed.chunked)
+                unusual = WithBody(request, without_upgrade(data[at : parsed.end]), body, data[parsed.end :])
+                return Pass(tuple(requests), unusual=unusual)
+            requests.append(request)
+            at = parsed.end
+            if not parsed.persistent:
+                self._data = b""
+                return Pass(tuple(requests), closes=True)
+        self._data = data[at:]
+        return Pass(tuple(requests))
+
+    def give_up(self, head_timeout_s: float) -> Pass:
+        """What is answered to a peer that took too long for the head that it has begun."""
+        sentence = f"the head was not complete within {head_timeout_s:g} seconds"
+        return self._refuse([], 0, Refusal(Reason.HEAD_TIMEOUT, sentence))
+
+    def _pause(self, requests: list[Request], at: int, *, closes: bool) -> Pass:
+        """Ends a pass where more bytes are needed, or where there are no more."""
+        self._data = self._data[at:]
+        self._judged = len(self._data)
+        if self.has_begun and self._ended:
+            return self._refuse(requests, 0, Refusal(Reason.BAD_REQUEST, "the connection ended within the head"))
+        # A stopping connection closes behind an answer; one that waits for its last request may send it.
+        return Pass(tuple(requests), closes=self._ended or (closes and bool(requests) and not self.has_begun))
+
+    def _refuse(self, requests: list[Request], at: int, refusal: Refusal) -> Pass:
+        bodiless = self._data.startswith(b"HEAD ", at + 2 * self._data.startswith(b"\r\n", at))
+        self._data = b""
+        return Pass(tuple(requests), refusal, bodiless, closes=True)
+
+    def _request(self, head: Head) -> Request:
+        client = self._proxies.client(self._peer, head.forwarded_for) if self._wants_client else ""
+        return Request(head.method, head.path, head.query, head.host, client)
