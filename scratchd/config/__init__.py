@@ -61,32 +61,38 @@ def load(path: Path, *, instance: str | None = None) -> Config:
     Raises:
         ConfigError: the file cannot be read or anything in it is wrong; it has every error.
     """
+    name = document.printable(path.name)
     report = document.Report()
     try:
         parsed = document.parse(_read(path))
+        if instance is not None:
+            parsed["instance"] = instance
+        config = document.read(parsed, Config, report)
+        rules.check(config, report)
     except document.NotAnObjectError as error:
-        raise ConfigError([f"{path.name}: {error}"]) from None
-    if instance is not None:
-        parsed["instance"] = instance
-    config = document.read(parsed, Config, report)
-    rules.check(config, report)
+        raise ConfigError([f"{name}: {error}"]) from error
     if report.errors:
-        raise ConfigError([f"{path.name}: {error}" for error in report.errors])
+        raise ConfigError([f"{name}: {error}" for error in report.errors])
     return config
 
 
 def _read(path: Path) -> str:
+    """The file's text.
+
+    Raises:
+        NotAnObjectError: it cannot be read, or is no text.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError([f"{path.name}: cannot be read: {error.strerror}: {path}"]) from error
+        raise document.NotAnObjectError(f"cannot be read: {error.strerror}: {document.printable(str(path))}") from error
     except ValueError as error:  # a path with a NUL or half of a surrogate pair
-        raise ConfigError([f"{path.name!a}: cannot be read: {error}"]) from error
+        raise document.NotAnObjectError(f"cannot be read: {error}") from error
     if len(data) > FILE_BYTES:
-        raise ConfigError([f"{path.name}: is too large for a configuration: more than {FILE_BYTES} bytes"])
+        raise document.NotAnObjectError(f"is too large for a configuration: more than {FILE_BYTES} bytes")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{path.name}: line {line}: is not UTF-8: byte 0x{data[error.start]:02x}"]) from error
+        raise document.NotAnObjectError(f"line {line}: is not UTF-8: byte 0x{data[error.start]:02x}") from error

@@ -39,7 +39,7 @@ class Report:
 
     def add(self, path: str, message: str) -> None:
         """Adds an error on the key at `path`, empty for the whole document."""
-        self.errors.append(f"{path}: {message}" if path else message)
+        self.errors.append(printable(f"{path}: {message}" if path else message))
         self._paths.append(path)
 
     def is_sound(self, *paths: str) -> bool:
@@ -85,6 +85,11 @@ def read(document: Mapping[str, object], struct: type[Struct], report: Report) -
     result = _Walk(report, _paths_of(inspect.type_info(struct))).value("", inspect.type_info(struct), document)
     assert isinstance(result, struct)  # noqa: S101 - for a struct the walk always makes one
     return result
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that could begin a line of its own or be taken for something else."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:
