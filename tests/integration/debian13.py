@@ -84,10 +84,9 @@ def tree(cache: Path) -> Path:
             (making / name).mkdir()
         archive = making / "root.tar"
         _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(archive))
-        # Device nodes are left out: only root of the machine may make them, and /dev is the machine's own inside.
-        _run(
-            *_as_root(), "tar", "--extract", f"--file={archive}", f"--directory={making / 'root'}", "--exclude=./dev/*"
-        )
+        # All of it belongs to whoever runs this, who is root inside; device nodes are the machine's own there.
+        into = f"--directory={making / 'root'}"
+        _run("tar", "--extract", "--no-same-owner", f"--file={archive}", into, "--exclude=./dev/*")
         archive.unlink()
         making.chmod(0o755)
         if not made.exists():  # by another run meanwhile
@@ -104,16 +103,8 @@ def entering(made: Path, *, read_only: tuple[Path, ...] = (), writable: tuple[Pa
     That directory must be in one of `read_only` and `writable`, which lie inside where they lie outside.
     """
     directories = [*map(str, read_only), "rw", *map(str, writable)]
-    namespace = ("unshare", "--mount", "--propagation=private", *([] if _is_root() else ["--map-root-user"]))
+    namespace = ("unshare", "--mount", "--propagation=private", *([] if os.geteuid() == 0 else ["--map-root-user"]))
     return (*namespace, "sh", "-c", _ENTER, "enter", str(made), *directories, "--")
-
-
-def _is_root() -> bool:
-    return os.geteuid() == 0
-
-
-def _as_root() -> tuple[str, ...]:
-    return () if _is_root() else ("unshare", "--map-root-user")
 
 
 def _run(*command: str) -> None:
