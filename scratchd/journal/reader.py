@@ -122,9 +122,10 @@ class Reader:
     def _read_segment(self, extent: Extent, max_bytes: int, pieces: list[Frame | Hole]) -> None:
         """Appends what the next `max_bytes` of the open segment hold; passes over frames before `sequence`."""
         while self.sequence < extent.end_sequence and not pieces:
-            data = os.pread(self._fd, min(max_bytes, extent.size - self._offset), self._offset)
+            left_bytes = max(0, extent.size - self._offset)  # a torn head leaves a size below a head's
+            data = os.pread(self._fd, min(max(max_bytes, FRAME_HEAD_BYTES), left_bytes), self._offset)
             wanted = wanted_bytes(data, 0)
-            if len(data) < wanted <= extent.size - self._offset:
+            if len(data) < wanted <= left_bytes:
                 data = os.pread(self._fd, wanted, self._offset)
             if not self._take(data, extent, pieces):
                 # Nothing valid follows: what the segment should still have is not there.
@@ -142,6 +143,7 @@ class Reader:
             if frame.end_sequence > self.sequence:
                 pieces.append(frame.after(self.sequence))
                 self.sequence = frame.end_sequence
+            self._damaged = False  # what is missing behind this frame has a reason of its own
         if position == 0 and self._offset < extent.size:
             # Not cut short by our reading (the caller reads a frame whole), so damaged: look behind it.
             self._damaged = True

@@ -1,0 +1,40 @@
+"""What several unit tests of the journal and the backends are built on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from scratchd.journal.flavor import FlavorJournal, Limits
+from scratchd.log import Log
+from scratchd.stats import FlavorStats, JournalStats
+
+
+@pytest.fixture
+def open_journal(tmp_path: Path) -> Callable[..., FlavorJournal]:
+    """Opens flavor gr's journal below `tmp_path`, as a start does; figures go into what the test passes in."""
+
+    def opened(
+        *backends: str,
+        stats: FlavorStats | None = None,
+        totals: JournalStats | None = None,
+        limits: Limits | None = None,
+        flavor: str = "gr",
+    ) -> FlavorJournal:
+        return FlavorJournal(
+            tmp_path / flavor,
+            flavor,
+            _names(backends),
+            limits or Limits(segment_bytes=1 << 20, quota_bytes=1 << 24, sync="interval", sync_interval_s=1.0),
+            stats=stats or FlavorStats(),
+            totals=totals or JournalStats(),
+            log=Log("journal"),
+        )
+
+    return opened
+
+
+def _names(backends: Sequence[str]) -> Sequence[str]:
+    return backends or ("file",)
