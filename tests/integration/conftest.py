@@ -12,12 +12,11 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pytest_docker.plugin import Services
 
-from daemon import Daemon, free_port
+from daemon import Daemon, daemons, free_port
 from engine import NoEngine, compose_command, docker, engine
 from kafka_client import Broker
 
@@ -27,33 +26,9 @@ IMAGE_FILES = ("build.sh", "pom.xml", "log4j2.yaml", "server.properties")
 
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
-    """Makes and starts a daemon: `start_daemon(flavors=[…], kafka={…}, …)`, options as `Daemon`'s, `wait_ready=False`.
-
-    Several may be started; each gets a directory of its own. At the test's end each is stopped (killed where it does
-    not stop within its deadline: that fails the test), its log printed and searched for tracebacks.
-    """
-    daemons: list[Daemon] = []
-    options = ("python", "environment", "passed")
-
-    def start(*, wait_ready: bool = True, directory: Path | None = None, **sections: Any) -> Daemon:  # noqa: ANN401
-        given = {option: sections.pop(option) for option in options if option in sections}
-        daemon = Daemon(directory or tmp_path / f"daemon{len(daemons)}", sections, **given)
-        daemons.append(daemon)
-        daemon.start(wait_ready=wait_ready)
-        return daemon
-
-    yield start
-    statuses = []
-    for daemon in daemons:
-        try:
-            if daemon.is_running():
-                daemon.sigterm()
-                statuses.append(daemon.wait())
-        finally:
-            daemon.close()
-            print(f"--- log of the daemon in {daemon.directory} ---\n{daemon.log()}")  # noqa: T201 - pytest shows it
-    assert not [daemon.log() for daemon in daemons if "Traceback" in daemon.log()], "a traceback in a daemon's log"
-    assert not any(statuses), f"exit statuses after SIGTERM: {statuses}"
+    """Makes and starts a daemon for one test: `start_daemon(flavors=[…], kafka={…}, …)`, see `daemon.daemons`."""
+    with daemons(tmp_path) as start:
+        yield start
 
 
 # Kafka: pytest-docker asks for the fixtures named docker_*.

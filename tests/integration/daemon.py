@@ -17,6 +17,7 @@ prints its log (shown by pytest when the test failed) and asserts that no traceb
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -24,7 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -234,6 +235,37 @@ class Daemon:
 
         self.wait_for(drained, timeout_s, "every backend drained")
         assert self.stats()["ledger"]["residual_lines"] == 0, self.stats()
+
+
+@contextlib.contextmanager
+def daemons(place: Path) -> Iterator[Callable[..., Daemon]]:
+    """Gives `start(flavors=[…], kafka={…}, …)`, options as `Daemon`'s, `wait_ready=False`, `directory=`.
+
+    Several may be started; each gets a directory of its own below `place`. On leaving, each is stopped (killed where it
+    does not stop within its deadline: that is an error), its log printed and searched for tracebacks.
+    """
+    started: list[Daemon] = []
+    options = ("python", "environment", "passed")
+
+    def start(*, wait_ready: bool = True, directory: Path | None = None, **sections: Any) -> Daemon:  # noqa: ANN401
+        given = {option: sections.pop(option) for option in options if option in sections}
+        daemon = Daemon(directory or place / f"daemon{len(started)}", sections, **given)
+        started.append(daemon)
+        daemon.start(wait_ready=wait_ready)
+        return daemon
+
+    yield start
+    statuses = []
+    for daemon in started:
+        try:
+            if daemon.is_running():
+                daemon.sigterm()
+                statuses.append(daemon.wait())
+        finally:
+            daemon.close()
+            print(f"--- log of the daemon in {daemon.directory} ---\n{daemon.log()}")  # noqa: T201 - pytest shows it
+    assert not [daemon.log() for daemon in started if "Traceback" in daemon.log()], "a traceback in a daemon's log"
+    assert not any(statuses), f"exit statuses after SIGTERM: {statuses}"
 
 
 def free_port() -> int:
