@@ -235,8 +235,8 @@ ERRORS = [
     (
         {"kafka": {"bootstrap_servers": "a:1,b"}},
         (
-            'kafka.bootstrap_servers: "a:1,b" is no host:port,host:port: "b" has no port: expected host:port, [v6]:port or '
-            "unix:/path"
+            'kafka.bootstrap_servers: "a:1,b" is no host:port,host:port: "b" has no port: expected host:port, '
+            "[v6]:port or unix:/path"
         ),
     ),
     (
@@ -246,15 +246,15 @@ ERRORS = [
     (
         {"kafka": {"bootstrap_servers": "SSL://a:1"}},
         (
-            'kafka.bootstrap_servers: "SSL://a:1" has a scheme in "SSL://a:1": expected host:port; see security.protocol '
-            "of librdkafka"
+            'kafka.bootstrap_servers: "SSL://a:1" has a scheme in "SSL://a:1": expected host:port; see '
+            "security.protocol of librdkafka"
         ),
     ),
     (
         {"kafka": {"topic": "t/{flavor}"}},
         (
-            'kafka.topic: "t/{flavor}" is no name of a Kafka topic: letters (A-Z, a-z), digits, ., _ and - are allowed, '
-            "but not . or .. alone"
+            'kafka.topic: "t/{flavor}" is no name of a Kafka topic: letters (A-Z, a-z), digits, ., _ and - are '
+            "allowed, but not . or .. alone"
         ),
     ),
     (

@@ -116,10 +116,9 @@ def test_token_is_not_asked_for() -> None:
             "sasl.oauthbearer.client.id": "a",
             "sasl.oauthbearer.client.secret": "b",
         }
-        (error,) = errors_of(properties)
-        assert "sasl.oauthbearer.token.endpoint.url` is mandatory" in error
         url = f"http://127.0.0.1:{server.getsockname()[1]}/token"
-        assert errors_of({**properties, "sasl.oauthbearer.token.endpoint.url": url}) == []
+        # Not every build has it: the point is what is left undone, not what is said.
+        examine({**properties, "sasl.oauthbearer.token.endpoint.url": url})
         assert time.monotonic() - started < 5
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -127,7 +126,7 @@ def test_token_is_not_asked_for() -> None:
 
 def test_ticket_is_not_renewed(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    # Not every build has GSSAPI: the point is what is left undone, not what is said.
+    # Not every build has GSSAPI either.
     examine({"security.protocol": "sasl_plaintext", "sasl.kerberos.kinit.cmd": f"touch {ran}"})
     assert not ran.exists()
 
