@@ -26,14 +26,14 @@ from scratchd import __version__
 from scratchd.backends.contract import Backend
 from scratchd.backends.file import FileBackend
 from scratchd.backends.supervisor import Feed
-from scratchd.config import Config
+from scratchd.config import Config, librdkafka
 from scratchd.flavors import Flavors
 from scratchd.http.admin import Admin
 from scratchd.http.gate import Gate
 from scratchd.http.intake import Intake
 from scratchd.http.listen import ListenError, Listeners, listeners
 from scratchd.journal import cursor as journal_cursor
-from scratchd.journal.flavor import UNNAMED, FlavorJournal, JournalLockedError, Limits, locked
+from scratchd.journal.flavor import FlavorJournal, JournalLockedError, Limits, locked
 from scratchd.log import Log
 from scratchd.metrics import Metrics
 from scratchd.stats import BackendStats, FlavorStats, Stats
@@ -115,7 +115,7 @@ class Service:
 
     @property
     def _directory(self) -> Path:
-        return Path(self._config.journal.directory) / (self._config.instance or UNNAMED)
+        return self._config.journal_directory
 
     @contextlib.contextmanager
     def _watched_gc(self) -> Iterator[None]:
@@ -183,7 +183,7 @@ class Service:
                 bootstrap_servers=config.kafka.bootstrap_servers,
                 topics={flavor.name: flavor.kafka_topic for flavor in self._flavors},
                 key_parameter=config.kafka.key_parameter,
-                properties=config.kafka.librdkafka,
+                settings=librdkafka.settings(config.kafka.librdkafka),
                 stats=self._stats.backends["kafka"],
                 log=Log("kafka"),
                 clock_ms=clock_ms,

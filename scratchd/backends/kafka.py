@@ -39,29 +39,6 @@ LINGER_S = 0.005
 SET_ASIDE = "kafka.set-aside.jsonl"
 """In the flavor's directory: one object per line that Kafka refused for good."""
 
-_FIXED: Mapping[str, object] = {
-    "enable.idempotence": True,
-    # A line waits in the journal for as long as it takes; librdkafka's default drops it after five minutes.
-    "message.timeout.ms": 0,
-    # The bounds that count are per flavor, above; these only must never be met.
-    "queue.buffering.max.messages": 10_000_000,
-    "queue.buffering.max.kbytes": 2_097_151,
-}
-
-DEFAULTS: Mapping[str, object] = {
-    "client.id": "scratchd",
-    # The same key goes to the same partition as with Java's clients.
-    "partitioner": "murmur2_random",
-    # With librdkafka's minute a paused leader was seen to block delivery for as long, although a new leader stood.
-    "socket.timeout.ms": 6000,
-    "request.timeout.ms": 5000,
-    "socket.keepalive.enable": True,
-    "reconnect.backoff.max.ms": 2000,
-    # A missing topic is said at once; librdkafka's default is half a minute.
-    "topic.metadata.propagation.max.ms": 5000,
-    "log.connection.close": False,
-}
-
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_MSG)
 
 
@@ -72,7 +49,7 @@ class KafkaBackend:
         bootstrap_servers: `host:port,host:port`.
         topics: topic by flavor; a flavor that is not among them keeps the one that its cursor has saved.
         key_parameter: the parameter whose value is the message's key, None for no keys.
-        properties: further librdkafka properties.
+        settings: librdkafka's properties, all but the brokers (`scratchd.config.librdkafka.settings`).
         clock_ms: the wall clock, for the time of an error.
     """
 
@@ -82,7 +59,7 @@ class KafkaBackend:
         bootstrap_servers: str,
         topics: Mapping[str, str],
         key_parameter: str | None,
-        properties: Mapping[str, object],
+        settings: Mapping[str, object],
         stats: BackendStats,
         log: Log,
         clock_ms: Callable[[], int],
@@ -95,9 +72,7 @@ class KafkaBackend:
         self._log = log
         self._clock_ms = clock_ms
         self._settings = {
-            **DEFAULTS,
-            **properties,
-            **_FIXED,
+            **settings,
             "bootstrap.servers": bootstrap_servers,
             "error_cb": self._on_error,
         }

@@ -55,19 +55,36 @@ REFUSED: Mapping[str, str] = {
 }
 """Refused properties, aliases too, and the reason of each; `*` stands for any text."""
 
-OWN: Mapping[str, Value] = {
-    "enable.idempotence": True,
-    "message.timeout.ms": 0,
+DEFAULTS: Mapping[str, Value] = {
     "client.id": "scratchd",
+    # The same key goes to the same partition as with Java's clients.
     "partitioner": "murmur2_random",
+    # With librdkafka's minute a paused leader was seen to block delivery for as long, although a new leader stood.
     "socket.timeout.ms": 6000,
     "request.timeout.ms": 5000,
     "socket.keepalive.enable": True,
     "reconnect.backoff.max.ms": 2000,
+    # A missing topic is said soon; librdkafka's own default is half a minute.
     "topic.metadata.propagation.max.ms": 5000,
     "log.connection.close": False,
 }
-"""What the Kafka backend sets, as far as a property can contradict it; a test compares the two."""
+"""Better than librdkafka's own for a collector; an operator's properties replace them."""
+
+FIXED: Mapping[str, Value] = {
+    "enable.idempotence": True,
+    # A line waits in the journal for as long as it takes; librdkafka's default drops it after five minutes.
+    "message.timeout.ms": 0,
+    # The bounds that count are the backend's own, per flavor and far below; these must never be met.
+    "queue.buffering.max.messages": 10_000_000,
+    "queue.buffering.max.kbytes": 2_097_151,
+}
+"""What the promises rest on; an operator's properties cannot replace them."""
+
+
+def settings(properties: Mapping[str, Value]) -> dict[str, Value]:
+    """The producer's properties, without its brokers: an operator's between our defaults and what is fixed."""
+    return {**DEFAULTS, **properties, **FIXED}
+
 
 _COMMON = """
     api.version.request batch.num.messages batch.size broker.address.family broker.address.ttl client.id client.rack
@@ -121,18 +138,18 @@ def refusal(name: str) -> str | None:
 def examine(properties: Mapping[str, Value]) -> Verdict:
     """Lets librdkafka validate the properties that are not refused, without connecting."""
     errors = []
-    accepted = dict(OWN)
+    accepted: dict[str, Value] = {}
     for name, value in properties.items():
         if refusal(name) is not None:
             continue
-        objection, _ = _offer(_passive({**OWN, name: value}))
+        objection, _ = _offer(_passive(settings({name: value})))
         if objection is None or objection.startswith(_COMBINED):
             accepted[name] = value
         else:
             hint = nearest(name, _COMMON.split()) if objection.startswith("No such") else ""
             errors.append((name, objection + hint))
     accepted.pop("sasl.kerberos.min.time.before.relogin", None)
-    objection, warnings = _offer(_passive(accepted))
+    objection, warnings = _offer(_passive(settings(accepted)))
     if objection is not None:
         text = objection.removeprefix(_COMBINED)
         named, failed, _ = text.partition(" failed: ")

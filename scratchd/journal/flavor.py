@@ -26,9 +26,6 @@ from scratchd.journal.writer import Sync, Writer
 from scratchd.log import Log
 from scratchd.stats import FeedStats, FlavorStats, JournalStats
 
-UNNAMED = "_"
-"""The directory of the instance without a name."""
-
 
 class JournalLockedError(Exception):
     """Another process owns the journal: do not start."""

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from scratchd.backends import kafka
 from scratchd.config import Config, ConfigError, Flavor, Kafka, load, rules
 from scratchd.config.document import Report
-from scratchd.config.librdkafka import OWN, Value, examine, is_secret, refusal
+from scratchd.config.librdkafka import Value, examine, is_secret, refusal, settings
 
 
 def errors_of(properties: dict[str, Value]) -> list[str]:
@@ -101,8 +100,10 @@ def test_combination_that_does_not_work_is_found() -> None:
     assert error.startswith("kafka.librdkafka.ssl.ca.location: librdkafka refuses it: ssl.ca.location failed: ")
 
 
-def test_what_the_backend_sets_is_taken_into_account() -> None:
-    assert kafka.DEFAULTS.items() <= OWN.items()
+def test_an_operator_replaces_defaults_and_not_what_promises_rest_on() -> None:
+    settled = settings({"client.id": "mine", "message.timeout.ms": 1000})
+    assert settled["client.id"] == "mine"
+    assert settled["message.timeout.ms"] == 0
 
 
 def test_token_is_not_asked_for() -> None:
