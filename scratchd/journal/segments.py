@@ -67,6 +67,9 @@ class Segments:
 
     def extents(self, next_sequence: int) -> list[Extent]:
         """What may be read now, in order; `next_sequence` is the one that the next line will get."""
+        if not self._segments:
+            # One that is not there stands for all that left: who had not read them finds it gone.
+            return [Extent(SegmentName(next_sequence, 0, ""), 0, next_sequence)]
         ends = [segment.name.first_sequence for segment in self._segments[1:]] + [next_sequence]
         return [Extent(segment.name, segment.size, end) for segment, end in zip(self._segments, ends, strict=True)]
 
@@ -88,7 +91,9 @@ class Segments:
         """Ends the open segment and begins one, within the quota."""
         segment, fd = self._create(first_sequence, epoch, [], durably=False)
         self.leave()
-        self._adopt(segment, fd)
+        self._segments.append(segment)
+        self.total_bytes += segment.size
+        self._fd, self._reserved, self.names_unsynced = fd, 0, True
         self._keep_quota()
         self._reserve_ahead()
 
@@ -109,7 +114,7 @@ class Segments:
             What makes the new segments take the old ones' place, to be called by whoever appends.
         """
         old = [*self.unsynced, *([(self._fd, self._segments[-1])] if self._fd >= 0 else [])]
-        new: list[tuple[Segment, int]] = []
+        new: list[Segment] = []
         try:
             for fd, segment in old:
                 pieces = scan(os.pread(fd, segment.size, 0), SEGMENT_HEAD_BYTES, segment.name.epoch)
@@ -117,23 +122,22 @@ class Segments:
                     piece for piece in pieces if isinstance(piece, Frame) and piece.end_sequence > beyond_sequence
                 ]
                 if frames:
-                    new.append(self._create(frames[0].first_sequence, epoch, frames, durably=True))
+                    again, new_fd = self._create(frames[0].first_sequence, epoch, frames, durably=True)
+                    new.append(again)
+                    os.close(new_fd)
         except OSError:
-            for segment, fd in new:
-                os.close(fd)
+            for segment in new:
                 self.delete(segment)
             raise
 
         def adopt() -> None:
+            # All of it is on disk, so none is open: the next frame begins a segment, which sorts behind every other.
             for fd, _ in old:
                 os.close(fd)
             self.unsynced.clear()
             self._fd = -1
-            for segment, fd in new:
-                if self._fd >= 0:
-                    os.close(self._fd)
-                self._adopt(segment, fd)
-            self._segments.sort(key=lambda segment: segment.name)
+            self._segments = sorted([*self._segments, *new], key=lambda segment: segment.name)
+            self.total_bytes += sum(segment.size for segment in new)
 
         return adopt
 
@@ -186,11 +190,6 @@ class Segments:
                 path.unlink()
             raise
         return Segment(name, len(data)), fd
-
-    def _adopt(self, segment: Segment, fd: int) -> None:
-        self._segments.append(segment)
-        self.total_bytes += segment.size
-        self._fd, self._reserved, self.names_unsynced = fd, 0, True
 
     def _truncate_back(self) -> None:
         """Cuts what stands behind the last whole frame."""

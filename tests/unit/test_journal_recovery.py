@@ -31,7 +31,7 @@ ENDS = [SEGMENT_HEAD_BYTES + sum(map(len, FRAMES[:count])) for count in range(le
 OpenJournal = Callable[..., FlavorJournal]
 
 
-def put(directory: Path, data: bytes, first_sequence: int = 0) -> Path:
+def put(directory: Path, data: bytes | bytearray, first_sequence: int = 0) -> Path:
     directory.mkdir(exist_ok=True)
     path = directory / str(SegmentName(first_sequence, 0, EPOCH))
     path.write_bytes(data)
