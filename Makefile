@@ -21,7 +21,7 @@ run: .venv/.run ## try it: files only, below ./var, http://127.0.0.1:9006
 	@echo "Send an event:   curl -i 'http://127.0.0.1:9006/track?foo=bar'"
 	@echo "Look at it:      tail -f var/log/site/$$(date -u +%F).log"
 	@echo "And at scratchd: $(BIN)/scratchd stats --config var/quickstart.json"
-	@echo "With Kafka$(if $(KAFKA),:      topic scratch-site at $(KAFKA),, too:  make run KAFKA=host:port    (topic scratch-site))"
+	@echo "$(if $(KAFKA),Topic:           scratch-site at $(KAFKA),Turn Kafka on:   make run KAFKA=host:port    (topic scratch-site))"
 	@echo "Configuration:   var/quickstart.json          Stop: Ctrl-C"
 	@exec $(BIN)/python -m scratchd serve --config var/quickstart.json
 
@@ -47,12 +47,12 @@ clean: ## remove what was made, except for ./var
 	@scripts/machine run
 	@echo "Making .venv"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable .
 	@touch $@
 
 .venv/.dev: pyproject.toml
 	@scripts/machine run
 	@echo "Making .venv, with what tests need"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
 	@touch $@ .venv/.run
