@@ -59,9 +59,8 @@ class _Formatter(logging.Formatter):
         self._prefixed = prefixed
 
     def format(self, record: logging.LogRecord) -> str:
-        component = record.name.rpartition(".")[2]
-        if component not in COMPONENTS:
-            component = "service"
+        names = record.name.split(".")  # scratchd.COMPONENT, or a library's own
+        component = names[1] if names[1:] and names[1] in COMPONENTS else "service"
         message = record.getMessage()
         if record.exc_info:
             message += " exception=" + field(self.formatException(record.exc_info))

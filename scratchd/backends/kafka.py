@@ -11,7 +11,9 @@ is asked with one line at each opening, and no later line can slip in before an 
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -33,6 +35,12 @@ POLL_S = 0.005
 """How often delivery reports are fetched while any are awaited."""
 
 IDLE_POLL_S = 0.1
+
+QUIET_S = 15.0
+"""Without an error for so long some broker answers: librdkafka tries each again every few seconds and says so."""
+
+COMPLAIN_S = 10.0
+"""At most one log line of a kind within it."""
 
 LINGER_S = 0.005
 
@@ -77,9 +85,12 @@ class KafkaBackend:
             "error_cb": self._on_error,
         }
         self._producer: Any = None
+        self._library_logger = log.logger.getChild("librdkafka")
+        self._library_logger.filters[:] = [self._is_news]
         self._complained_at: dict[str, float] = {}
         self._opened: set[Opening] = set()
         self._unreachable = False
+        self._trouble_at = 0.0
         self.awaited = 0
         self.fatal: BackendError | None = None
 
@@ -90,10 +101,12 @@ class KafkaBackend:
         while True:
             # Callbacks run inside: on the loop, like everything else.
             served = self._producer.poll(0)
+            if self._unreachable and trio.current_time() - self._trouble_at > QUIET_S:
+                self.reached(reached=True)
             await trio.sleep(POLL_S if self.awaited or served else IDLE_POLL_S)
 
     def _new_producer(self) -> None:
-        self._producer = Producer(self._settings, logger=self._log.logger)
+        self._producer = Producer(self._settings, logger=self._library_logger)
         self.fatal = None
 
     def produce(self, topic: str, value: bytes, **more: Any) -> None:  # noqa: ANN401 - confluent-kafka's own arguments
@@ -127,6 +140,8 @@ class KafkaBackend:
             self._new_producer()
         outlet = _KafkaOutlet(self, opening, topic, self._clock_ms)
         self._opened.add(opening)
+        if self._unreachable:
+            opening.set_state("backing_off")
         try:
             yield outlet
         finally:
@@ -143,15 +158,28 @@ class KafkaBackend:
     def _on_error(self, error: Any) -> None:  # noqa: ANN401 - KafkaError, untyped in Debian 13's version
         """Librdkafka's general errors: connections, authentication, fatal ones."""
         failed = _failure(error, "brokers")
+        self._trouble_at = trio.current_time()
         if error.fatal():
             self.fatal = failed
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - confluent-kafka's name for it
             self.reached(reached=False)
         self._stats.failed(iso_time(self._clock_ms()), "", failed.kind, failed.message)
-        now = trio.current_time()
-        if now - self._complained_at.get(failed.kind, -60.0) >= 10:
-            self._complained_at[failed.kind] = now
+        if self._is_due(failed.kind):
             self._log.warning("librdkafka reports", kind=failed.kind, error=failed.message)
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        """Whether a line of librdkafka's own log is to be kept: in an outage it says the same many times a second."""
+        facility = record.getMessage().partition(" ")[0]
+        # A failed connection comes to `_on_error` as well.
+        return facility != "FAIL" and self._is_due(f"log {facility}")
+
+    def _is_due(self, complaint: str) -> bool:
+        """Whether a complaint of its kind was not logged for a while."""
+        now = time.monotonic()
+        if now - self._complained_at.get(complaint, -COMPLAIN_S) < COMPLAIN_S:
+            return False
+        self._complained_at[complaint] = now
+        return True
 
 
 class _KafkaOutlet:

@@ -77,6 +77,7 @@ class Feed:
         self._jitter = jitter
         self._limiter = trio.CapacityLimiter(1)
         self._stopping = trio.Event()
+        self._opened_as: State = "running"
         self._unsaved = _Unsaved(None, [])
         # Ends and times of the frames that were taken and are not settled, oldest first.
         self._taken: deque[tuple[int, int]] = deque()
@@ -124,6 +125,7 @@ class Feed:
         reader = Reader(self._journal.directory, cursor.next_sequence)
         try:
             await self._note_oldest(reader)
+            self._opened_as = "running"
             opening = Opening(
                 flavor=self._journal.flavor,
                 directory=self._journal.directory,
@@ -134,7 +136,7 @@ class Feed:
                 set_state=self._set_state,
             )
             async with self._backend.open(opening) as outlet:
-                self._stats.state = "running"
+                self._stats.state = self._opened_as
                 await self._pump(outlet, reader)
         finally:
             reader.close()
@@ -208,7 +210,7 @@ class Feed:
         await self._journal.release()
 
     def _set_state(self, state: State) -> None:
-        self._stats.state = state
+        self._stats.state = self._opened_as = state
 
     def _save_blocking(self, progress: Progress) -> None:
         self._unsaved.add(progress)
