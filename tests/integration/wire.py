@@ -104,6 +104,13 @@ class Connection:
         body = b"" if method == "HEAD" else self._exactly(int(length))
         return Response(answer.status, head, answer.fields, body)
 
+    def interim(self) -> bytes:
+        """Takes an interim answer's head (status 1xx) off; empty where the next answer is a final one."""
+        while b"\r\n\r\n" not in self._received:
+            if not self._receive():
+                raise EOFError(f"connection closed, received so far: {self._received[:300]!r}")
+        return self._until(b"\r\n\r\n") if self._received.startswith(b"HTTP/1.1 1") else b""
+
     def rest(self) -> bytes:
         """Everything up to the end of the connection, which the peer must close; a reset counts as its end."""
         while self._receive():
