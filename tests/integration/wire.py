@@ -74,6 +74,10 @@ class Connection:
         """Sends all of `data`, which goes out at once (no Nagle)."""
         self.socket.sendall(data)
 
+    def shut_write(self) -> None:
+        """Says that nothing more will be sent, and goes on reading."""
+        self.socket.shutdown(socket.SHUT_WR)
+
     def get(self, target: str, host: str, *fields: str, method: str = "GET") -> Response:
         """Sends one well-formed HTTP/1.1 request and reads its answer."""
         self.send(request(target, host, *fields, method=method))
