@@ -195,10 +195,16 @@ class Writer:
 
     async def sync(self) -> None:
         """Puts what was appended on disk, unless `sync` is `none` or it is there."""
+        if self._rewriting:
+            return  # whoever waits is told when that has ended
         if self._sync == "none":
             self._segments.close_unsynced()
         elif not self._sync_error and (self._synced_sequence < self.next_sequence or self._segments.unsynced):
             await self._sync_descriptors()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wakes everyone who waits for a sync."""
         done, self._sync_done = self._sync_done, trio.Event()
         done.set()
 
@@ -248,6 +254,7 @@ class Writer:
             self._take()
         finally:
             self._rewriting = False
+            self._tell()
 
     async def close(self) -> None:
         """Syncs and ends the open segment."""
