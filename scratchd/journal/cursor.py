@@ -80,11 +80,13 @@ def load(directory: Path, backend: str) -> Cursor | None:
     Raises:
         CursorError: its files are there and none is readable.
     """
+    # An empty file was made and never written (the disk was full, the power failed): it held no cursor yet.
     paths = [_path(directory, backend, turn) for turn in _TURNS]
-    saved = [cursor for path in paths if path.exists() and (cursor := _read(path)) is not None]
+    written = [path for path in paths if path.exists() and path.stat().st_size]
+    saved = [cursor for path in written if (cursor := _read(path)) is not None]
     if saved:
         return max(saved, key=lambda cursor: cursor.serial)
-    if any(path.exists() for path in paths):
+    if written:
         raise CursorError(
             f"{paths[0]}: no readable cursor there or beside it; restore it, or move both away: the {backend} backend "
             "then begins again at the oldest segment"
