@@ -39,6 +39,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
         gaps: in order of their sequences.
         replay: what the backend needs to go on here, a JSON object.
         enabled: False once a start found the backend switched off.
+        disabled_until: what is gone below it left while the backend was switched off, or before it was first on.
     """
 
     serial: int = 0
@@ -48,6 +49,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     gaps: tuple[Gap, ...] = ()
     replay: dict[str, Any] = {}
     enabled: bool = True
+    disabled_until: int = 0
 
     @property
     def gap_lines(self) -> int:

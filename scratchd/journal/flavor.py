@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,12 +70,13 @@ def locked(directory: Path) -> Iterator[None]:
     directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JournalLockedError(
+                f"{directory}: another scratchd owns this journal; stop it, or give each instance a name (--instance)"
+            ) from None
         yield
-    except BlockingIOError:
-        raise JournalLockedError(
-            f"{directory}: another scratchd owns this journal; stop it, or give each instance a name (--instance)"
-        ) from None
     finally:
         os.close(fd)
 
@@ -116,8 +118,9 @@ class FlavorJournal:
         self._cursors: dict[str, Cursor] = {}
         self._off: dict[str, Cursor] = {}
         self._corrupt: set[int] = set()
-        self._load_cursors(backends)
+        self._listing = threading.Lock()
         recovered = recover(directory)
+        self._load_cursors(backends, recovered.oldest_sequence)
         totals.cut_bytes += recovered.cut_bytes
         if recovered.cut_bytes:
             log.warning("torn end cut", flavor=flavor, directory=directory, bytes=recovered.cut_bytes)
@@ -142,30 +145,35 @@ class FlavorJournal:
         for backend in backends:
             self._publish(backend)
 
-    def _load_cursors(self, enabled: Sequence[str]) -> None:
+    def _load_cursors(self, enabled: Sequence[str], oldest_sequence: int) -> None:
         for backend in sorted({*enabled, *journal_cursor.backends(self.directory)}):
             try:
-                # A backend that was never on and one that was off for a while are the same: what left
-                # the journal meanwhile is a gap of kind `disabled`.
-                saved = journal_cursor.load(self.directory, backend) or self._first_cursor(backend)
+                saved = journal_cursor.load(self.directory, backend)
             except CursorError as error:
                 self.broken[backend] = str(error)
                 continue
-            if backend in enabled:
-                self._cursors[backend] = saved
+            if backend not in enabled:
+                if saved is not None:
+                    self._off[backend] = self._saved(backend, saved, enabled=False) if saved.enabled else saved
+            elif saved is None:
+                # Both of its files are made now, for a full disk later.
+                first = self._saved(backend, Cursor(serial=-1), disabled_until=oldest_sequence)
+                self._cursors[backend] = self._saved(backend, first)
+            elif not saved.enabled:
+                self._cursors[backend] = self._saved(backend, saved, enabled=True, disabled_until=oldest_sequence)
             else:
-                self._off[backend] = saved
-                if saved.enabled:
-                    msgspec.structs.replace(saved, serial=saved.serial + 1, enabled=False).save(self.directory, backend)
+                self._cursors[backend] = saved
 
-    def _first_cursor(self, backend: str) -> Cursor:
-        """A cursor at the oldest segment; both of its files are made now, for a full disk later."""
-        cursor = Cursor(enabled=False)
-        with contextlib.suppress(OSError):
-            cursor.save(self.directory, backend)
-            cursor = msgspec.structs.replace(cursor, serial=1)
-            cursor.save(self.directory, backend)
-        return cursor
+    def _saved(self, backend: str, cursor: Cursor, **changes: int) -> Cursor:
+        """The changed cursor, saved; on a disk that is full or fails the next progress saves the changes."""
+        changed = msgspec.structs.replace(cursor, **changes)
+        saved = msgspec.structs.replace(changed, serial=cursor.serial + 1)
+        try:
+            saved.save(self.directory, backend)
+        except OSError as error:
+            self._log.warning("a cursor was not saved", directory=self.directory, error=error.strerror)
+            return changed
+        return saved
 
     def cursor(self, backend: str) -> Cursor:
         """Where an enabled backend stands, as saved."""
@@ -185,8 +193,11 @@ class FlavorJournal:
         cursor = self._cursors[backend]
         gaps = cursor.gaps
         for hole in holes:
-            gaps = self._gap(backend, cursor, gaps, hole)
-        moved = Cursor(
+            for gap in _gaps_of(hole, cursor.disabled_until):
+                self._note_gap(backend, gap)
+                gaps = add(gaps, gap)
+        moved = msgspec.structs.replace(
+            cursor,
             serial=cursor.serial + 1,
             next_sequence=progress.next_sequence,
             persisted_lines=cursor.persisted_lines + progress.persisted_lines,
@@ -198,6 +209,10 @@ class FlavorJournal:
         self._cursors[backend] = moved
         self._publish(backend)
         if holes:
+            self._list_gaps()
+
+    def _list_gaps(self) -> None:
+        with self._listing:  # every backend comes here from a thread of its own
             everyone = {**self._off, **self._cursors}
             gaps_by_backend = {name: everyone[name].gaps for name in sorted(everyone)}
             try:
@@ -205,23 +220,19 @@ class FlavorJournal:
             except OSError as error:  # the cursors hold the same, and the next gap writes it again
                 self._log.warning("gaps.jsonl was not written", directory=self.directory, error=error.strerror)
 
-    def _gap(self, backend: str, cursor: Cursor, gaps: tuple[Gap, ...], hole: Hole) -> tuple[Gap, ...]:
-        gone: Kind = "quota" if cursor.enabled else "disabled"
-        kind = gone if hole.kind == "gone" else hole.kind
-        if kind == "corrupt" and hole.first_sequence not in self._corrupt:
-            self._corrupt.add(hole.first_sequence)  # the other backend finds it too
-            self._totals.corrupt_lines += hole.count
-        gap = Gap(kind, hole.first_sequence, hole.end_sequence - 1)
+    def _note_gap(self, backend: str, gap: Gap) -> None:
+        if gap.kind == "corrupt" and gap.first not in self._corrupt:
+            self._corrupt.add(gap.first)  # the other backend finds it too
+            self._totals.corrupt_lines += gap.lines
         self._log.error(
             "gap: the backend will not get these lines from the journal",
             flavor=self.flavor,
             backend=backend,
-            kind=kind,
+            kind=gap.kind,
             first=gap.first,
             last=gap.last,
             lines=gap.lines,
         )
-        return add(gaps, gap)
 
     def _publish(self, backend: str) -> None:
         feed = self._stats.feeds.setdefault(backend, FeedStats())
@@ -241,3 +252,15 @@ class FlavorJournal:
         """Keeps the journal synced until cancelled."""
         task_status.started()
         await self.writer.run()
+
+
+def _gaps_of(hole: Hole, disabled_until: int) -> list[Gap]:
+    """A hole in the terms of a cursor: why its segment is gone depends on when it left."""
+    if hole.kind != "gone":
+        return [Gap(hole.kind, hole.first_sequence, hole.end_sequence - 1)]
+    middle = min(max(hole.first_sequence, disabled_until), hole.end_sequence)
+    parts: list[tuple[Kind, int, int]] = [
+        ("disabled", hole.first_sequence, middle),
+        ("quota", middle, hole.end_sequence),
+    ]
+    return [Gap(kind, first, end - 1) for kind, first, end in parts if first < end]

@@ -39,6 +39,11 @@ class Recovered:
     end_sequence: int
     cut_bytes: int
 
+    @property
+    def oldest_sequence(self) -> int:
+        """The first one that the segments may hold; 0 where there is none."""
+        return self.segments[0].name.first_sequence if self.segments else 0
+
 
 def recover(directory: Path) -> Recovered:
     """Lists the segments of a flavor's directory, which must exist, and cuts the end of the last.

@@ -45,7 +45,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         persisted_lines=3,
         set_aside_lines=2,
         gaps=(Gap("quota", 1, 5), Gap("lost", 9, 9)),
-        replay={"files": {"2026-11-23": {"path": "/var/log/σ.log", "length": 1}}},
+        replay={"files": {"2026-11-23": {"path": "/var/log/ω.log", "length": 1}}},
         enabled=False,
     )
     cursor.save(tmp_path, "file")
