@@ -14,8 +14,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 import trio
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from scratchd.config import Http
@@ -24,7 +22,7 @@ from scratchd.http.answers import Answer
 from scratchd.http.asgi import Receive, Scope, Send, decline, respond
 from scratchd.http.client import Address, Networks
 from scratchd.http.connection import Connection
-from scratchd.http.handover import Stream, as_trio, hypercorn_config, survives, wrapped
+from scratchd.http.handover import Server, Stream, hypercorn_config, survives
 from scratchd.http.host import is_address, normalised
 from scratchd.http.listen import Listener
 from scratchd.log import Log
@@ -83,8 +81,7 @@ class Admin:
                 await decline(scope, receive, send)
 
         stream = Stream(connection)
-        server = TCPServer(wrapped(app), self._hypercorn, WorkerContext(None), {}, as_trio(stream))
-        await survives(server.run, stream, self._log)
+        await survives(Server(app, self._hypercorn, stream).run, stream, self._log)
         await connection.finish()
 
     def answer(self, scope: Scope, peer: Address | None) -> Answer:

@@ -65,7 +65,8 @@ class Http2App:
         peer: who holds the connection, None for a unix socket.
         body_timeout_s: as long as a body is waited for.
         write_timeout_s: as long as the peer may hold back its flow control window.
-        end: called behind an answer that closes the connection.
+        stopping: whether the connection is to be ended behind its next answer.
+        end: ends the connection; called when it owes no answer, behind one that closes it.
         abandon: called for a peer that held its window back for longer.
     """
 
@@ -77,6 +78,7 @@ class Http2App:
         *,
         body_timeout_s: float,
         write_timeout_s: float,
+        stopping: Callable[[], bool],
         end: Callable[[], Awaitable[None]],
         abandon: Callable[[], None],
     ) -> None:
@@ -85,7 +87,10 @@ class Http2App:
         self._peer = peer
         self._body_timeout_s = body_timeout_s
         self._write_timeout_s = write_timeout_s
+        self._stopping = stopping
         self._end = end
+        self._closing = False
+        self._owed = 0
         self._abandon = abandon
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,6 +98,16 @@ class Http2App:
         if scope["type"] not in ("http", "websocket"):
             await decline(scope, receive, send)
             return
+        self._owed += 1
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self._owed -= 1
+        # Not before: many a client (Python's h2) takes nothing more from a connection that is about to end.
+        if not self._owed and (self._closing or self._stopping()):
+            await self._end()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         since_s = trio.current_time()
         if scope["type"] == "http":
             with trio.move_on_after(self._body_timeout_s):
@@ -112,7 +127,7 @@ class Http2App:
         if sending.cancelled_caught:
             self._abandon()
         elif isinstance(outcome, Refusal) and outcome.reason.closes:
-            await self._end()
+            self._closing = True
 
     def _request(self, scope: Scope) -> Request | Refusal:
         path, query = scope["raw_path"], scope["query_string"]

@@ -130,9 +130,10 @@ class Conversation:
         requests: list[Request] = []
         data, at = self._data, 0
         while len(requests) < MAX_PASS_REQUESTS:
-            if self._judged and not worth_parsing(data, at, at + self._judged, self._max_head_bytes):
-                parsed = None
-            else:
+            parsed = None
+            if at < len(data) and (
+                not self._judged or worth_parsing(data, at, at + self._judged, self._max_head_bytes)
+            ):
                 parsed = parse(data, at, self._max_head_bytes, http2=self._http2)
             self._judged = 0
             if parsed is None:

@@ -23,7 +23,7 @@ import hpack
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import RawData
+from hypercorn.events import Event, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -78,7 +78,7 @@ class Handover:
         """Answers a request with a body, when it was drained; `since_s` is when its head was complete."""
         stream = _BodyStream(connection, unusual, since_s + self._config.head_timeout_s)
         app = BodyApp(self._intake, unusual.request, stream.drained, since_s)
-        server = TCPServer(wrapped(app), self._hypercorn, WorkerContext(None), {}, as_trio(stream))
+        server = Server(app, self._hypercorn, stream)
         await self._serve(server.run, stream)
 
     async def serve_http2(self, connection: Connection, unusual: Http2) -> None:
@@ -95,14 +95,18 @@ class Handover:
             connection.peer,
             body_timeout_s=self._config.head_timeout_s,
             write_timeout_s=self._config.write_timeout_s,
+            stopping=self._retiring.is_set,
             end=end,
             abandon=stream.abort,
         )
-        server = _Http2Server(wrapped(app), self._hypercorn, stream)
+        server = _Http2Server(app, self._hypercorn, stream)
 
         async def retire() -> None:
             await self._retiring.wait()
-            await server.say_goodbye()
+            # Most connections owe nothing before that; a busy one is left to a client that can end it in peace.
+            await trio.sleep(self._config.stop_timeout_s / 4)
+            if server.is_busy:
+                await server.say_goodbye()
 
         self._http2.add(server)
         try:
@@ -111,7 +115,7 @@ class Handover:
             self._http2.remove(server)
 
     def retire(self) -> None:
-        """Asks HTTP/2's clients to go elsewhere with further requests; those that come are still answered."""
+        """Ends HTTP/2 connections behind their next answer; busy ones' clients are asked to go elsewhere."""
         self._retiring.set()
 
     async def terminate(self) -> None:
@@ -277,12 +281,41 @@ async def _read_away(connection: Connection, body: Body, data: bytes) -> None:
             return
 
 
-class _Http2Server(TCPServer):
-    """Hypercorn's server for a connection whose preface was read."""
+class Server(TCPServer):
+    """Hypercorn's server for one connection, over a stream in the socket's place.
 
-    def __init__(self, app: ASGIWrapper, config: Config, stream: Stream) -> None:
-        super().__init__(app, config, WorkerContext(None), {}, as_trio(stream))
+    Args:
+        app: the application.
+        config: Hypercorn's configuration.
+        stream: the connection.
+    """
+
+    def __init__(self, app: App, config: Config, stream: Stream) -> None:
+        wrapped = ASGIWrapper(cast("ASGIFramework", app))
+        super().__init__(wrapped, config, WorkerContext(None), {}, cast("trio.SSLStream[trio.SocketStream]", stream))
         self._replayed = stream
+        self._read_all = False
+
+    async def protocol_send(self, event: Event) -> None:
+        """Sends what the protocol says, and keeps the time of idle connections."""
+        if not (self._read_all and isinstance(event, Updated)):
+            await super().protocol_send(event)
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # Hypercorn would hold on to a connection whose peer has gone until it has been idle for long enough.
+        self._read_all = True
+        await self.idle_task.stop()
+
+
+class _Http2Server(Server):
+    """The same for a connection whose preface was read."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether answers are owed."""
+        protocol = self.protocol.protocol
+        return isinstance(protocol, H2Protocol) and bool(protocol.streams)
 
     async def say_goodbye(self) -> None:
         """Asks the client to open no more streams here."""
@@ -320,16 +353,6 @@ class _Decoder(hpack.Decoder):
             for header in headers
             for name, value in [header]
         ]
-
-
-def wrapped(app: App) -> ASGIWrapper:
-    """An application as Hypercorn calls it."""
-    return ASGIWrapper(cast("ASGIFramework", app))
-
-
-def as_trio(stream: Stream) -> trio.SSLStream[trio.SocketStream]:
-    """A stream as Hypercorn types it."""
-    return cast("trio.SSLStream[trio.SocketStream]", stream)
 
 
 def _told(error: BaseException) -> str:

@@ -59,7 +59,9 @@ class Listener:
         return described(self.socket)
 
     def close(self) -> None:
-        """Closes the socket, and removes the file that it made unless another one has taken its place."""
+        """Closes the socket, and removes the file that it made unless another one has taken its place; once."""
+        if self.socket.fileno() < 0:
+            return
         if self.inode is not None:
             path = Path(self.socket.getsockname())
             with contextlib.suppress(OSError):
