@@ -137,11 +137,16 @@ def inherit(environment: MutableMapping[str, str], *, first_fd: int = FIRST_FD) 
     by_name: dict[str, list[Listener]] = {name: [] for name in NAMES}
     if pid != str(os.getpid()) or not count.isdecimal():
         return by_name
-    for index, name in zip(range(int(count)), [*names.split(":"), *[""] * int(count)], strict=False):
-        if name not in by_name:
-            cure = 'expected "track" or "admin": set FileDescriptorName= in the socket unit'
-            raise ListenError(f'systemd passed a socket named "{name}", {cure}')
-        by_name[name].append(_inherit_one(first_fd + index, name))
+    passed = [*names.split(":"), *[""] * int(count)][: int(count)]
+    if unknown := [name for name in passed if name not in by_name]:
+        cure = 'expected "track" or "admin": set FileDescriptorName= in the socket unit'
+        raise ListenError(f'systemd passed a socket named "{unknown[0]}", {cure}')
+    with contextlib.ExitStack() as opened:
+        for fd, name in enumerate(passed, first_fd):
+            listener = _inherit_one(fd, name)
+            opened.callback(listener.close)
+            by_name[name].append(listener)
+        opened.pop_all()
     return by_name
 
 
@@ -156,15 +161,13 @@ def described(sock: socket.socket) -> str:
 def _inherit_one(fd: int, name: str) -> Listener:
     try:
         sock = socket.socket(fileno=fd)
-        listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
-        raise ListenError(
-            f'systemd passed "{name}" as descriptor {fd}, which is no socket: {error.strerror}'
-        ) from error
-    if not listens:
-        raise ListenError(
-            f'systemd passed "{name}", which does not listen for streams: use ListenStream= and Accept=no'
-        )
+        told = f'systemd passed "{name}" as descriptor {fd}, which is no socket'
+        raise ListenError(f"{told}: {error.strerror}") from error
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        cure = "use ListenStream= and Accept=no in the socket unit"
+        raise ListenError(f'systemd passed "{name}", which does not listen for streams: {cure}')
     sock.settimeout(0)
     sock.set_inheritable(False)
     return Listener(sock, inherited=True)
