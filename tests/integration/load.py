@@ -49,10 +49,23 @@ class Load:
         hosts: each connection sends to one of them, in turn.
         prefix: of the connections' names, so that several loads can follow one another.
         connections: how many at once; each is a thread.
+        pause_s: of each connection between two bursts, where a test needs a flow and not a flood.
+        padding_bytes: in each event beside its number.
     """
 
-    def __init__(self, daemon: Daemon, prefix: str, hosts: Sequence[str] = ("any.test",), connections: int = 6) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        prefix: str,
+        hosts: Sequence[str] = ("any.test",),
+        *,
+        connections: int = 6,
+        pause_s: float = 0,
+        padding_bytes: int = 0,
+    ) -> None:
         self._daemon = daemon
+        self._pause_s = pause_s
+        self._padding = "&p=" + "x" * padding_bytes if padding_bytes else ""
         self._stop = threading.Event()
         self._names = itertools.count()
         self._lock = threading.Lock()
@@ -100,7 +113,8 @@ class Load:
                 burst = source.choice((1, 1, 2, PIPELINED))
                 numbers = range(sent.sent, sent.sent + burst)
                 sent.sent += burst
-                connection.send(b"".join(request(f"/track?c={sent.name}&n={number}", host) for number in numbers))
+                targets = (f"/track?c={sent.name}&n={number}{self._padding}" for number in numbers)
+                connection.send(b"".join(request(target, host) for target in targets))
                 for _ in range(burst):
                     answer = connection.response()
                     if answer.status != 200:
@@ -110,6 +124,8 @@ class Load:
                     if answer.field("connection") == "close":
                         sent.last = True
                         return
+                if self._pause_s:
+                    self._stop.wait(self._pause_s)
 
 
 def assert_complete(sent: Sequence[Sent], lines: Sequence[bytes]) -> None:
