@@ -60,7 +60,8 @@ class Opening:
         flavor: its name.
         directory: the flavor's in the journal, for what the backend has to keep beside it.
         sequence: the first that `take` will get.
-        replayed_until: lines below it were in the journal before this opening, so they may already be downstream.
+        replayed_until: lines below it were in the journal before this start of the process or were handed to an
+            earlier opening, so they may already be downstream; none at or beyond it is.
         replay: what the last saved `Progress` held, empty at the very first opening.
         save: saves progress at once, durably; blocking, for a thread of the backend's own during `take` or `settle`.
             Raises BackendError.

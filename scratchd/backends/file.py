@@ -11,17 +11,17 @@ writers; only the end of the process leaves it behind.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
 
 from scratchd.backends.contract import BackendError, Frame, Hole, Opening, Outlet, Progress
-from scratchd.backends.logfile import LogFile
+from scratchd.backends.logfile import LogFile, failure
 from scratchd.log import Log
 
 _IDLE_S = 5.0
@@ -56,7 +56,7 @@ class FileBackend:
         self._today = today
         self._log = log
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def open(self, opening: Opening) -> AsyncIterator[Outlet]:
         """Opens every file that the cursor knows; others are opened when their first line comes.
 
@@ -82,6 +82,7 @@ class _FileOutlet:
         self._log = log
         self._limiter = trio.CapacityLimiter(1)
         self._busy = False
+        self._left = False
         self._days: dict[datetime.date, _Day] = {}
         self._next_sequence = opening.sequence
         self._persisted_lines = 0
@@ -92,6 +93,7 @@ class _FileOutlet:
         self._settled_sequence = opening.sequence
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
+        await trio.lowlevel.checkpoint_if_cancelled()  # so that the thread begins for certain
         self._busy = True
         # Cancelled only at the end of the process: whatever hangs then ends with it.
         return await trio.to_thread.run_sync(self._guarded(work), abandon_on_cancel=True, limiter=self._limiter)
@@ -102,15 +104,21 @@ class _FileOutlet:
                 return work()
             finally:
                 self._busy = False
+                if self._left:
+                    self._close_files()
 
         return run
 
     def close(self) -> None:
-        """Closes the files, unless a call on one of them still hangs in its thread."""
+        """Closes the files; a call that still hangs in its thread does it when it returns."""
+        self._left = True
         if not self._busy:
-            for day in self._days.values():
-                day.file.close()
-            self._days.clear()
+            self._close_files()
+
+    def _close_files(self) -> None:
+        while self._days:
+            with contextlib.suppress(KeyError):  # thread and loop may both be here: each file is closed once
+                self._days.popitem()[1].file.close()
 
     async def begin(self) -> None:
         await self._in_thread(self._begin)
@@ -128,19 +136,24 @@ class _FileOutlet:
     def _begin(self) -> None:
         for text, mark in self._opening.replay.get("files", {}).items():
             path = Path(mark["path"])
-            if path.exists() or path.is_symlink():
-                file = LogFile(path, mark["length"], self._log)
-                self._days[datetime.date.fromisoformat(text)] = _Day(file)
-            else:
+            try:
+                path.lstat()
+            except FileNotFoundError:
                 self._log.warning("gone, its path is begun anew", path=path)
+                continue
+            except OSError as error:  # not to be seen now: its mark still counts
+                raise failure(path, error) from error
+            file = LogFile(path, mark["length"], self._log)
+            self._days[datetime.date.fromisoformat(text)] = _Day(file, mark["length"])
         self._end_of_replay()
 
     def _end_of_replay(self) -> None:
         if self._replaying and self._next_sequence >= self._opening.replayed_until:
             self._replaying = False
             for day in self._days.values():
-                day.file.finish_matching()
-                day.whole = day.file.length
+                if day.file.matching:
+                    day.file.finish_matching()
+                    day.whole = day.file.length
 
     def _take(self, pieces: Sequence[Frame | Hole]) -> None:
         try:
@@ -180,7 +193,13 @@ class _FileOutlet:
             self._write([frame.after(self._next_sequence)])
 
     def _write(self, run: Sequence[Frame]) -> None:
-        self._day(run[0].date).file.write([frame.payload for frame in run])
+        day = self._day(run[0].date)
+        day.file.find_end()
+        if day.file.length < day.whole:
+            # Cut short: like a new file's, its mark is saved before the first byte.
+            day.whole = day.file.length
+            self._opening.save(self._progress())
+        day.file.write([frame.payload for frame in run])
         self._wrote(run[0].date, run[-1].end_sequence)
 
     def _wrote(self, date: datetime.date, end_sequence: int) -> None:
@@ -199,8 +218,9 @@ class _FileOutlet:
             return day
         if day is not None:
             self._leave(date)
-        day = self._days[date] = _Day(LogFile(path, None, self._log))
-        self._opening.save(self._settle())
+        file = LogFile(path, None, self._log)
+        day = self._days[date] = _Day(file, file.length)
+        self._opening.save(self._progress())
         return day
 
     def _look(self) -> None:
@@ -209,13 +229,14 @@ class _FileOutlet:
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_S
-        for date in [date for date, day in self._days.items() if not day.file.is_in_place()]:
+        # What is matched is matched to its end first, wherever it has gone.
+        for date in [date for date, day in self._days.items() if not day.file.matching and not day.file.is_in_place()]:
             self._log.warning("moved or deleted, its path is begun anew", path=self._days[date].file.path)
             self._leave(date)
 
     def _leave(self, date: datetime.date) -> None:
         """Closes a day's file once the cursor has passed everything in it."""
-        self._opening.save(self._settle())
+        self._opening.save(self._progress())
         self._days.pop(date).file.close()
 
     def _over(self) -> list[datetime.date]:
@@ -226,10 +247,18 @@ class _FileOutlet:
         return [date for date, day in self._days.items() if date < today and day.last < idle]
 
     def _settle(self, *, close_all: bool = False) -> Progress:
-        for day in self._days.values():
-            day.file.sync()
+        self._sync()
         for date in list(self._days) if close_all and not self._replaying else self._over():
             self._days.pop(date).file.close()
+        return self._progress()
+
+    def _sync(self) -> None:
+        for day in self._days.values():
+            day.file.sync()
+
+    def _progress(self) -> Progress:
+        """How far everything is durable, and the marks that belong to it."""
+        self._sync()
         self._settled, self._settled_sequence = self._replay(), self._next_sequence
         progress = Progress(self._next_sequence, self._persisted_lines, 0, self._settled)
         self._persisted_lines = 0
@@ -238,7 +267,7 @@ class _FileOutlet:
     def _rescue(self) -> None:
         """Saves what was written whole before a failure, so that less of it has to be matched again."""
         try:
-            self._opening.save(self._settle())
+            self._opening.save(self._progress())
         except BackendError as error:
             self._log.debug("nothing saved behind a failure", flavor=self._opening.flavor, error=error.message)
 
@@ -256,7 +285,7 @@ class _Day:
         last: when its last line came, monotonic seconds.
     """
 
-    def __init__(self, file: LogFile) -> None:
+    def __init__(self, file: LogFile, whole: int) -> None:
         self.file = file
-        self.whole = file.length
+        self.whole = whole
         self.last = time.monotonic()

@@ -170,8 +170,8 @@ class LogFile:
         Raises:
             BackendError: the disk is full or fails (part of it may stand in the file), or someone else wrote.
         """
+        self.find_end()
         try:
-            self._look_for_strangers()
             buffers = [memoryview(payload) for payload in payloads]
             while buffers:
                 written = os.writev(self._fd, buffers[:_MOST_BUFFERS])
@@ -185,10 +185,19 @@ class LogFile:
             raise failure(self.path, error) from error
         self._tail_end = self.length
 
-    def _look_for_strangers(self) -> None:
-        size = os.fstat(self._fd).st_size
-        if size > self.length:
-            raise self._foreign(self.length, "the end of the file", shown(os.pread(self._fd, 200, self.length)))
+    def find_end(self) -> None:
+        """Makes sure that what is written next goes where `length` says; where the file was cut short, to its end.
+
+        Raises:
+            BackendError: someone else wrote into it.
+        """
+        try:
+            size = os.fstat(self._fd).st_size
+            there = os.pread(self._fd, 200, self.length) if size > self.length else b""
+        except OSError as error:
+            raise failure(self.path, error) from error
+        if there:
+            raise self._foreign(self.length, "the end of the file", shown(there))
         if size < self.length:
             self._log.warning(
                 "shorter than it was, going on at its end", path=self.path, was_bytes=self.length, bytes=size

@@ -79,6 +79,7 @@ class Feed:
         self._stopping = trio.Event()
         self._opened_as: State = "running"
         self._unsaved = _Unsaved(None, [])
+        self._handed_over = journal.start_sequence
         # Ends and times of the frames that were taken and are not settled, oldest first.
         self._taken: deque[tuple[int, int]] = deque()
 
@@ -130,7 +131,7 @@ class Feed:
                 flavor=self._journal.flavor,
                 directory=self._journal.directory,
                 sequence=cursor.next_sequence,
-                replayed_until=self._journal.writer.next_sequence,
+                replayed_until=self._handed_over,
                 replay=cursor.replay,
                 save=self._save_blocking,
                 set_state=self._set_state,
@@ -183,6 +184,7 @@ class Feed:
                 self._unsaved.holes.append(piece)
         if self._stats.oldest_pending_ms is None and self._taken:
             self._stats.oldest_pending_ms = self._taken[0][1]
+        self._handed_over = max(self._handed_over, reader.sequence)
         await outlet.take(pieces)
 
     async def _wait_for_lines(self, sequence: int) -> None:

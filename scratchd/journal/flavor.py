@@ -91,6 +91,7 @@ class FlavorJournal:
 
     Attributes:
         writer: its writing end.
+        start_sequence: lines below it are from before this start.
         broken: backends whose cursor cannot be read, and why; they stay stopped.
 
     Raises:
@@ -142,6 +143,7 @@ class FlavorJournal:
             totals=totals,
             log=log,
         )
+        self.start_sequence = self.writer.next_sequence
         for backend in backends:
             self._publish(backend)
 

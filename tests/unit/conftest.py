@@ -21,11 +21,11 @@ def open_journal(tmp_path: Path) -> Callable[..., FlavorJournal]:
         stats: FlavorStats | None = None,
         totals: JournalStats | None = None,
         limits: Limits | None = None,
-        flavor: str = "gr",
+        directory: str = "gr",
     ) -> FlavorJournal:
         return FlavorJournal(
-            tmp_path / flavor,
-            flavor,
+            tmp_path / directory,
+            "gr",
             _names(backends),
             limits or Limits(segment_bytes=1 << 20, quota_bytes=1 << 24, sync="interval", sync_interval_s=1.0),
             stats=stats or FlavorStats(),
