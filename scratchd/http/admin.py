@@ -19,10 +19,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from scratchd.config import Http
 from scratchd.http.acceptor import Acceptor
 from scratchd.http.answers import Answer
-from scratchd.http.asgi import Receive, Scope, Send, decline, respond
+from scratchd.http.boundary import Receive, Scope, Send, Server, Stream, decline, hypercorn_config, respond, survives
 from scratchd.http.client import Address, Networks
 from scratchd.http.connection import Connection
-from scratchd.http.handover import Server, Stream, hypercorn_config, survives
 from scratchd.http.host import is_address, normalised
 from scratchd.http.listen import Listener
 from scratchd.log import Log

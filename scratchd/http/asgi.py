@@ -7,23 +7,18 @@ the gate has parsed: what Hypercorn makes of that head again is not looked at.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import trio
 
-from scratchd.http.answers import Answer, answer_to
+from scratchd.http.answers import answer_to
 from scratchd.http.body import MAX_DRAINED_BYTES
+from scratchd.http.boundary import Receive, Scope, Send, decline, respond
 from scratchd.http.client import Address, Proxies
 from scratchd.http.host import normalised
 from scratchd.http.intake import Intake
 from scratchd.refusal import Reason, Refusal, shown
 from scratchd.track import Outcome, Request
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _TARGET = re.compile(rb"/[\x21-\x7e]*|\*")
 
@@ -143,24 +138,6 @@ class Http2App:
             client = self._proxies.client(self._peer, forwarded_for)
         # Whether there was a "?" at all cannot be told here; without a parameter it is the same refusal.
         return Request(scope.get("method", "CONNECT").encode("latin-1"), path, query, host, client)
-
-
-async def respond(send: Send, answer: Answer, fields: Sequence[tuple[bytes, bytes]] = (), *, prefix: str = "") -> None:
-    """Sends an answer; who receives it knows whether the body is to be left out."""
-    headers = [*((name.lower(), value) for name, value in answer.fields), *fields]
-    await send({"type": f"{prefix}http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": f"{prefix}http.response.body", "body": answer.body})
-
-
-async def decline(scope: Scope, receive: Receive, send: Send) -> None:
-    """Takes part in a lifespan, which means nothing here, and in nothing else."""
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close"})
-    while scope["type"] == "lifespan":
-        phase = (await receive())["type"]
-        await send({"type": f"{phase}.complete"})
-        if phase == "lifespan.shutdown":
-            return
 
 
 async def _drain(receive: Receive) -> None:

@@ -259,24 +259,23 @@ def _bad_host(sentence: str) -> Refusal:
 
 
 def _bad_request_line(data: bytes, start: int, end: int) -> Refusal:
-    line, _, _ = data[start:end].partition(b"\n")
-    if not line.endswith(b"\r") and len(line) < end - start:
+    line, lf, _ = data[start:end].partition(b"\n")
+    if lf and not line.endswith(b"\r"):
         return _bad_request(f'the request line "{shown(line)}" ends with LF alone, expected CRLF')
     line = line.removesuffix(b"\r")
     return _bad_request(f'the request line is "{shown(line)}", expected a method, a target and HTTP/1.0 or HTTP/1.1')
 
 
 def _bad_field_line(data: bytes, start: int, end: int) -> Refusal:
-    line, _, _ = data[start:end].partition(b"\n")
-    ended = len(line) < end - start
-    name = _FIELD_NAME.match(line)
+    line, lf, _ = data[start:end].partition(b"\n")
     if line.startswith((b" ", b"\t")):
         return _bad_request("a header field goes on in a second line, which is obsolete")
-    if ended and not line.endswith(b"\r"):
+    if lf and not line.endswith(b"\r"):
         return _bad_request(f'the header line "{shown(line)}" ends with LF alone, expected CRLF')
     line = line.removesuffix(b"\r")
-    if name is not None and line[name.end() :].lstrip(b" \t").startswith(b":") and line[name.end()] != ord(":"):
-        return _bad_request(f'white space between field name and colon in "{shown(line)}"')
-    if name is not None and line.startswith(b":", name.end()):
-        return _bad_request(f'a control character in the field "{shown(line)}"')
+    name, colon, _ = line.partition(b":")
+    if colon and _FIELD_NAME.fullmatch(name):
+        return _bad_request(f'a control character in the header line "{shown(line)}"')
+    if colon and _FIELD_NAME.fullmatch(name.rstrip(b" \t")):
+        return _bad_request(f'white space between name and colon in the header line "{shown(line)}"')
     return _bad_request(f'the header line "{shown(line)}" is not a name, a colon and a value')

@@ -258,6 +258,26 @@ def test_what_a_client_sent_is_shown_escaped_and_short() -> None:
     assert len(result.sentence) < 600
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"\x16\x03\x01", 'the request line is "\\x16\\x03\\x01", expected a method'),
+        (b"GET / HTTP/1.2\r\n", 'the request line is "GET / HTTP/1.2", expected a method'),
+        (b"GET / HTTP/1.1\n", 'the request line "GET / HTTP/1.1" ends with LF alone'),
+        (b"GET / HTTP/1.1\r\nA: b\n", 'the header line "A: b" ends with LF alone'),
+        (b"GET / HTTP/1.1\r\nA: b\r\n c", "a header field goes on in a second line"),
+        (b"GET / HTTP/1.1\r\nA : b\r\n", 'white space between name and colon in the header line "A : b"'),
+        (b"GET / HTTP/1.1\r\nA: b\x00", 'a control character in the header line "A: b\\x00"'),
+        (b"GET / HTTP/1.1\r\nA b\r\n", 'the header line "A b" is not a name, a colon and a value'),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * LIMIT, f"the head is longer than the {LIMIT} bytes"),
+    ],
+)
+def test_a_refusal_says_why(data: bytes, told: str) -> None:
+    result = head(data)
+    assert isinstance(result, Refusal)
+    assert result.sentence.startswith(told)
+
+
 def test_upgrade_is_not_handed_on() -> None:
     data = b"GET / HTTP/1.1\r\nUPGRADE: h2c\r\nHost: x\r\nupgrade:websocket\r\nX-Upgrade: y\r\n\r\n"
     assert without_upgrade(data) == b"GET / HTTP/1.1\r\nHost: x\r\nX-Upgrade: y\r\n\r\n"
