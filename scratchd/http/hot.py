@@ -13,8 +13,6 @@ from __future__ import annotations
 import functools
 import re
 
-import msgspec
-
 from scratchd.http.host import normalised
 from scratchd.track import Request
 
@@ -25,35 +23,21 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
 
 
-def _pattern(*told: bytes) -> re.Pattern[bytes]:
-    """The pattern where the fields in `told` mean something, beside those that always do."""
-    known = b"|".join((b"host", b"content-length", b"transfer-encoding", *told))
-    # Few fields begin with one of these letters, so mostly one look is enough.
-    letters = bytes({*known[:1], *(name[0] for name in known.split(b"|")), ord("c")})
-    letters += letters.upper()
-    careful = rb"(?!(?i:" + known + rb"):)(?!(?i:connection):(?![ \t]*+(?i:keep-alive)[ \t]*+\r))" + _TOKEN + rb":" + _VALUE
-    other = rb"(?:(?![" + letters + rb"])" + _TOKEN + rb":" + _VALUE + rb"|" + careful + rb")*+"
-    return re.compile(
-        rb"GET (/[\x21-\x3e\x40-\x7e]*+)(?:\?([\x21-\x7e]*+))? HTTP/1\.([01])\r\n"
-        + other
-        + rb"(?i:host):[ \t]*+([0-9A-Za-z_.\-:\[\]]++)[ \t]*+\r\n"
-        + other
-        + rb"\r\n"
-    )
+# Few fields begin with one of these letters, so mostly one look is enough.
+_TELLING = rb"(?![CcHhTt])" + _TOKEN + rb":" + _VALUE
+_CAREFUL = (
+    rb"(?!(?i:host|content-length|transfer-encoding):)"
+    rb"(?!(?i:connection):(?![ \t]*+(?i:keep-alive)[ \t]*+\r))" + _TOKEN + rb":" + _VALUE
+)
+_OTHER_FIELDS = rb"(?:" + _TELLING + rb"|" + _CAREFUL + rb")*+"
 
-
-class Hot(msgspec.Struct, frozen=True):
-    """A hot request.
-
-    Attributes:
-        request: the request; its client is unknown.
-        persistent: whether the connection stays open.
-        end: offset of the first byte behind the head.
-    """
-
-    request: Request
-    persistent: bool
-    end: int
+_HOT = re.compile(
+    rb"GET (/[\x21-\x3e\x40-\x7e]*+)(?:\?([\x21-\x7e]*+))? HTTP/1\.([01])\r\n"
+    + _OTHER_FIELDS
+    + rb"(?i:host):[ \t]*+([0-9A-Za-z_.\-:\[\]]++)[ \t]*+\r\n"
+    + _OTHER_FIELDS
+    + rb"\r\n"
+)
 
 
 class Recogniser:
@@ -61,17 +45,19 @@ class Recogniser:
 
     Args:
         max_head_bytes: limit of a head; a longer one is not hot.
-        wants_client: whether the client must be known: what says who it is then goes to the parser.
     """
 
-    def __init__(self, max_head_bytes: int, *, wants_client: bool) -> None:
-        pattern = _pattern(b"x-forwarded-for") if wants_client else _pattern()
-        self._match = pattern.match
+    def __init__(self, max_head_bytes: int) -> None:
+        self._match = _HOT.match
         self._max_head_bytes = max_head_bytes
         self._host = functools.lru_cache(KNOWN_HOSTS)(normalised)
 
-    def recognise(self, data: bytes, start: int = 0, client: str = "") -> Hot | None:
-        """The hot request whose head begins at `start`, None where none does."""
+    def recognise(self, data: bytes, start: int) -> tuple[Request, bool, int] | None:
+        """The hot request whose head begins at `start`, None where none does.
+
+        Returns:
+            The request, its client unknown; whether the connection stays open; offset of the first byte behind it.
+        """
         match = self._match(data, start)
         if match is None:
             return None
@@ -80,4 +66,4 @@ class Recogniser:
         host = self._host(value)
         if host is None or end - start > self._max_head_bytes:
             return None
-        return Hot(Request(b"GET", path, query, host, client), minor == b"1", end)
+        return Request(b"GET", path, query, host, ""), minor == b"1", end
