@@ -19,14 +19,14 @@ from scratchd.config import Config
 from scratchd.config.syntax import normal_host
 
 
-class _Today:
-    """The date that a flavor was last asked for, with the UTC second that it holds for."""
+class _Last:
+    """The millisecond that a flavor was last asked for, and its local time."""
 
-    __slots__ = ("second", "value")
+    __slots__ = ("time", "time_ms")
 
     def __init__(self) -> None:
-        self.second: int | None = None
-        self.value = datetime.date.min
+        self.time_ms: int | None = None
+        self.time = datetime.datetime.min.replace(tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +46,25 @@ class Flavor:
     file_path: str
     kafka_topic: str
     quota_bytes: int
-    _today: _Today = field(default_factory=_Today, init=False, repr=False, compare=False)
+    _last: _Last = field(default_factory=_Last, init=False, repr=False, compare=False)
 
     def time(self, time_ms: int) -> datetime.datetime:
-        """The aware time in the flavor's zone, of milliseconds since the epoch."""
-        second, ms = divmod(time_ms, 1000)
-        # Not from a fraction: the milliseconds are to come back as they went in.
-        return datetime.datetime.fromtimestamp(second, self.zone).replace(microsecond=ms * 1000)
+        """The aware time in the flavor's zone, of milliseconds since the epoch.
+
+        The last one is remembered: under load, when converting it would count, requests by the dozen share one.
+        Remembering more, as a date until midnight, would be wrong where clocks are turned back over it.
+        """
+        last = self._last
+        if time_ms != last.time_ms:
+            second, ms = divmod(time_ms, 1000)
+            # Not from a fraction: the milliseconds are to come back as they went in.
+            last.time = datetime.datetime.fromtimestamp(second, self.zone).replace(microsecond=ms * 1000)
+            last.time_ms = time_ms
+        return last.time
 
     def date(self, time_ms: int) -> datetime.date:
-        """The flavor's local date, of milliseconds since the epoch.
-
-        It is remembered for one second of UTC, within which no date can change: offsets and their changes are whole
-        seconds in the tz database (RFC 9636, section 3.2), hence local midnights are too. Remembering it until the
-        next midnight would be wrong where clocks are turned at or back over midnight, for no gain that counts.
-        """
-        second = time_ms // 1000
-        today = self._today
-        if second != today.second:
-            today.value = datetime.datetime.fromtimestamp(second, self.zone).date()
-            today.second = second
-        return today.value
+        """The flavor's local date, of milliseconds since the epoch."""
+        return self.time(time_ms).date()
 
 
 class Flavors:

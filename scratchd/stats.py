@@ -67,16 +67,16 @@ class Latency:
         self.sum_s = 0.0
         self._slots: deque[tuple[int, list[int], list[float]]] = deque(maxlen=_SLOTS)
 
-    def add(self, seconds: float) -> None:
-        """Counts one answer."""
+    def add(self, seconds: float, count: int) -> None:
+        """Counts answers that took as long."""
         index = bisect.bisect_left(_FINE_BOUNDS_S, seconds)
-        self.counts[index] += 1
-        self.sum_s += seconds
+        self.counts[index] += count
+        self.sum_s += seconds * count
         number = int(self._monotonic() / _SLOT_S)
         if not self._slots or self._slots[-1][0] != number:
             self._slots.append((number, [0] * len(self.counts), [0.0]))
         _, counts, longest = self._slots[-1]
-        counts[index] += 1
+        counts[index] += count
         longest[0] = max(longest[0], seconds)
 
     def last_minute(self) -> dict[str, float]:
@@ -124,10 +124,10 @@ class HttpStats:
         self.refusals: Counter[str] = Counter()
         self.latency = Latency(monotonic)
 
-    def answered(self, status: int, seconds: float) -> None:
-        """Counts an answer; `seconds` is from the end of the head to the answer being handed to the kernel."""
-        self.requests[status] += 1
-        self.latency.add(seconds)
+    def answered(self, status: int, seconds: float, count: int = 1) -> None:
+        """Counts answers; `seconds` is from the end of the head to the answer being handed to the kernel."""
+        self.requests[status] += count
+        self.latency.add(seconds, count)
 
     def refused(self, word: str) -> None:
         """Counts a refusal."""

@@ -6,11 +6,13 @@ input or output, and has no clock: whoever calls brings the time.
 The order is the contract's, and it is also that of cost: what is refused by its path, method or host is never split at
 its `&`, and what has too many parameters is never converted. The rate is tested last, so only requests that could be
 taken count for it. A duplicate is looked for behind the rate: it is answered like any other, so it counts too.
+
+What is made for every request is one of msgspec's structs: to make one takes a quarter of a frozen dataclass's time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from scratchd.checks import RATE_WINDOW_S, Duplicates, Rate
 from scratchd.config import Config
@@ -20,8 +22,7 @@ from scratchd.query import Limits, to_json
 from scratchd.refusal import Reason, Refusal, shown
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A request whose head is well-formed.
 
     Attributes:
@@ -39,8 +40,7 @@ class Request:
     client: str
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True):
     """A GET to be answered once its line is appended.
 
     Attributes:
@@ -52,15 +52,13 @@ class Accepted:
     digest: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Duplicate:
+class Duplicate(msgspec.Struct, frozen=True):
     """A GET that is answered like an accepted one and not persisted."""
 
     flavor: str
 
 
-@dataclass(frozen=True, slots=True)
-class HeadOnly:
+class HeadOnly(msgspec.Struct, frozen=True):
     """A HEAD that is answered with an accepted GET's head; nothing is persisted."""
 
     flavor: str

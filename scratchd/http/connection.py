@@ -13,8 +13,9 @@ from scratchd.http.client import Address, plain
 RECEIVE_BYTES = 65536
 """Read at once; the kernel keeps the rest, and the peer waits."""
 
-_LINGER_S = 2.0
-_LINGER_BYTES = 1 << 20
+LINGER_S = 2.0
+LINGER_BYTES = 1 << 20
+"""As long, and as much, is read away from a connection that has been closed for sending."""
 
 
 class Connection:
@@ -31,7 +32,7 @@ class Connection:
     """
 
     def __init__(self, accepted: socket.socket, address: Any, write_timeout_s: float) -> None:  # noqa: ANN401 - as the module socket types it
-        self.peer = _peer(accepted.family, address)
+        self.peer = peer_of(accepted.family, address)
         self.socket = trio.socket.from_stdlib_socket(accepted)
         self._write_timeout_s = write_timeout_s
         self._ended = False
@@ -67,8 +68,8 @@ class Connection:
         """
         try:
             self.socket.shutdown(socket.SHUT_WR)
-            left = _LINGER_BYTES
-            with trio.move_on_after(_LINGER_S):
+            left = LINGER_BYTES
+            with trio.move_on_after(LINGER_S):
                 while left > 0 and not self._ended:
                     left -= len(await self.receive())
         except OSError:
@@ -79,7 +80,8 @@ class Connection:
         self.socket.close()
 
 
-def _peer(family: int, address: Any) -> Address | None:  # noqa: ANN401 - the same
+def peer_of(family: int, address: Any) -> Address | None:  # noqa: ANN401 - the same
+    """The address in what accept(2) gave, None of a unix socket."""
     if family not in (socket.AF_INET, socket.AF_INET6):
         return None
     return plain(ipaddress.ip_address(address[0]))

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from scratchd.http.answers import Answers
 from scratchd.http.body import Body
 from scratchd.http.client import Address, Proxies
-from scratchd.http.head import Head, parse, without_upgrade, worth_parsing
+from scratchd.http.head import Head, Opening, parse, without_upgrade, worth_parsing
+from scratchd.http.hot import Recogniser
 from scratchd.refusal import Reason, Refusal
 from scratchd.track import Outcome, Request
 
@@ -94,15 +95,17 @@ class Conversation:
     Args:
         peer: who holds the connection, None for a unix socket.
         proxies: tells clients, and who may speak HTTP/2.
+        recogniser: of hot requests; None where every request needs its client's address.
         max_head_bytes: limit of a head.
-        wants_client: whether requests need their client's address.
     """
 
-    def __init__(self, peer: Address | None, proxies: Proxies, *, max_head_bytes: int, wants_client: bool) -> None:
+    def __init__(
+        self, peer: Address | None, proxies: Proxies, recogniser: Recogniser | None, *, max_head_bytes: int
+    ) -> None:
         self._peer = peer
         self._proxies = proxies
+        self._recogniser = recogniser
         self._max_head_bytes = max_head_bytes
-        self._wants_client = wants_client
         self._http2 = proxies.trusts(peer)  # as long as nothing else was said
         self._data = b""
         self._judged = 0  # so many bytes of an incomplete head were parsed before
@@ -112,6 +115,19 @@ class Conversation:
     def has_begun(self) -> bool:
         """Whether bytes of a request are here, of which no pass was made yet."""
         return self._data not in _NOTHING
+
+    def only_request(self, data: bytes) -> Request | None:
+        """The request where what came is one hot request and nothing else is here, otherwise None.
+
+        Of an open connection that stays open this is all there is to a pass; what it does not take is for `feed`.
+        """
+        if self._data or self._recogniser is None:
+            return None
+        hot = self._recogniser.recognise(data, 0)
+        if hot is None or not hot[1] or hot[2] != len(data):
+            return None
+        self._http2 = False
+        return hot[0]
 
     def feed(self, data: bytes) -> None:
         """Takes what came; nothing is the end: the peer sends no more."""
@@ -130,31 +146,38 @@ class Conversation:
         requests: list[Request] = []
         data, at = self._data, 0
         while len(requests) < MAX_PASS_REQUESTS:
-            parsed = None
-            if at < len(data) and (
-                not self._judged or worth_parsing(data, at, at + self._judged, self._max_head_bytes)
-            ):
-                parsed = parse(data, at, self._max_head_bytes, http2=self._http2)
-            self._judged = 0
-            if parsed is None:
-                return self._pause(requests, at, closes=stopping)
-            if isinstance(parsed, Refusal):
-                return self._refuse(requests, at, parsed)
-            if not isinstance(parsed, Head):
-                return Pass(tuple(requests), unusual=Http2(data[at:]))
+            hot = self._recogniser.recognise(data, at) if self._recogniser is not None else None
+            if hot is not None:
+                self._judged = 0
+                request, persistent, end = hot
+            else:
+                parsed = self._parse(at)
+                if parsed is None:
+                    return self._pause(requests, at, closes=stopping)
+                if isinstance(parsed, Refusal):
+                    return self._refuse(requests, at, parsed)
+                if not isinstance(parsed, Head):
+                    return Pass(tuple(requests), unusual=Http2(data[at:]))
+                request, persistent, end = self._request(parsed), parsed.persistent, parsed.end
+                if parsed.has_body:
+                    body = Body(parsed.content_length, chunked=parsed.chunked)
+                    unusual = WithBody(request, without_upgrade(data[at:end]), body, data[end:])
+                    return Pass(tuple(requests), unusual=unusual)
             self._http2 = False
-            request = self._request(parsed)
-            if parsed.has_body:
-                body = Body(parsed.content_length, chunked=parsed.chunked)
-                unusual = WithBody(request, without_upgrade(data[at : parsed.end]), body, data[parsed.end :])
-                return Pass(tuple(requests), unusual=unusual)
             requests.append(request)
-            at = parsed.end
-            if not parsed.persistent:
+            at = end
+            if not persistent:
                 self._data = b""
                 return Pass(tuple(requests), closes=True)
         self._data = data[at:]
         return Pass(tuple(requests))
+
+    def _parse(self, at: int) -> Head | Opening | Refusal | None:
+        """What the head that begins at `at` is, unless it is known to be incomplete."""
+        judged, self._judged = self._judged, 0
+        if at == len(self._data) or (judged and not worth_parsing(self._data, at, at + judged, self._max_head_bytes)):
+            return None
+        return parse(self._data, at, self._max_head_bytes, http2=self._http2)
 
     def give_up(self, head_timeout_s: float) -> Pass:
         """What is answered to a peer that took too long for the head that it has begun."""
@@ -176,5 +199,5 @@ class Conversation:
         return Pass(tuple(requests), refusal, bodiless, closes=True)
 
     def _request(self, head: Head) -> Request:
-        client = self._proxies.client(self._peer, head.forwarded_for) if self._wants_client else ""
+        client = self._proxies.client(self._peer, head.forwarded_for) if self._recogniser is None else ""
         return Request(head.method, head.path, head.query, head.host, client)

@@ -32,6 +32,7 @@ class FakeJournal:
         appends: the lines of each append.
         dates: the date of each append.
         takes_lines: as a writer's.
+        waits_for_disk: as a writer's.
         refuses: whether appends fail.
         loses: whether lines that were appended turn out not to be kept.
         settles: waited for before appended lines are kept.
@@ -40,6 +41,7 @@ class FakeJournal:
     appends: list[list[bytes]] = field(default_factory=list)
     dates: list[datetime.date] = field(default_factory=list)
     takes_lines: bool = True
+    waits_for_disk: bool = True
     refuses: bool = False
     loses: bool = False
     settles: trio.Event | None = None

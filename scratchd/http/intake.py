@@ -14,6 +14,7 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
 import trio
 
 from scratchd.flavors import Flavors
@@ -33,11 +34,32 @@ class Journal(Protocol):
     takes_lines: bool
     """False while the journal refuses lines."""
 
+    waits_for_disk: bool
+    """Whether `settled` may have to wait."""
+
     def append(self, lines: Sequence[bytes], time_ms: int, date: datetime.date) -> None:
         """Appends lines of one local date with one write(2), all or, raising `JournalError`, none."""
 
     async def settled(self) -> None:
         """Returns when what was appended may be answered; raises `JournalError` when that is not sure."""
+
+
+class Taken(msgspec.Struct):
+    """A pass of requests that were judged and appended.
+
+    Attributes:
+        outcomes: one for each request, in order; to be answered once it is settled.
+        promised: by flavor, the lines whose answers depend on its journal.
+        broken: flavors whose journal has not kept them.
+        others: whether any outcome is not `Accepted`.
+        settled: whether nothing is left to wait for.
+    """
+
+    outcomes: list[Outcome]
+    promised: dict[str, list[Accepted]]
+    broken: set[str]
+    others: bool
+    settled: bool
 
 
 class Intake:
@@ -74,48 +96,75 @@ class Intake:
         self._clock_ms = clock_ms
 
     async def take(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Judges a pass of requests and persists what is to be persisted.
+        """Judges a pass of requests and persists what is to be persisted: `begin` and, where needed, `settle`.
 
         Returns:
             An outcome for each request, in their order; each may be answered now. After `Cancelled` lines may have been
             appended that nobody is answered for.
         """
+        taken = self.begin(requests)
+        if not taken.settled:
+            await self.settle(taken)
+        return taken.outcomes
+
+    def begin(self, requests: Sequence[Request]) -> Taken:
+        """Judges a pass of requests and appends its lines, without waiting for anything.
+
+        Returns:
+            Outcomes that may be answered where it is `settled`, and must be settled first where not.
+        """
         time_ms, monotonic_s = self._clock_ms(), trio.current_time()
-        outcomes = [self._track.receive(request, time_ms, monotonic_s) for request in requests]
+        receive = self._track.receive
+        outcomes = [receive(request, time_ms, monotonic_s) for request in requests]
         promised: dict[str, list[Accepted]] = {}
+        others = False
         for outcome in outcomes:
-            if isinstance(outcome, Accepted):
-                promised.setdefault(outcome.line.flavor, []).append(outcome)
-            elif isinstance(outcome, Duplicate):
-                promised.setdefault(outcome.flavor, [])
-        broken = await self._persist(promised, time_ms)
-        outcomes = [self._checked(outcome, broken) for outcome in outcomes]
-        for outcome in outcomes:
+            if type(outcome) is Accepted:
+                flavor = outcome.line.flavor
+                if flavor in promised:
+                    promised[flavor].append(outcome)
+                else:
+                    promised[flavor] = [outcome]
+            else:
+                others = True
+                if isinstance(outcome, Duplicate):
+                    promised.setdefault(outcome.flavor, [])
+        broken = {flavor for flavor, accepted in promised.items() if not self._append(flavor, accepted, time_ms)}
+        settled = not any(self._journals[flavor].waits_for_disk for flavor in promised if flavor not in broken)
+        taken = Taken(outcomes, promised, broken, others, settled)
+        if settled:
+            self._finish(taken)
+        return taken
+
+    async def settle(self, taken: Taken) -> None:
+        """Waits until what was appended may be answered, with those before it."""
+        for flavor in taken.promised:
+            if flavor not in taken.broken and not await self._settle(flavor):
+                taken.broken.add(flavor)
+        self._finish(taken)
+
+    def _finish(self, taken: Taken) -> None:
+        """Makes refusals of what turned out not to be kept, and counts."""
+        if not (taken.others or taken.broken):
+            return
+        for flavor in taken.broken:
+            for accepted in taken.promised[flavor]:
+                self._track.forget(accepted)
+        taken.outcomes[:] = [self._checked(outcome, taken.broken) for outcome in taken.outcomes]
+        for outcome in taken.outcomes:
             if isinstance(outcome, Refusal):
                 self.refused(outcome)
             elif isinstance(outcome, Duplicate):
                 self._stats.duplicates += 1
-        return outcomes
 
     def refused(self, refusal: Refusal) -> None:
         """Counts and logs a refusal that was found before there was a request."""
         self._stats.refused(refusal.reason.word)
         self._sampler.refused(refusal)
 
-    def answered(self, status: int, seconds: float) -> None:
-        """Counts an answer; `seconds` is from the end of the head to the answer being handed to the kernel."""
-        self._stats.answered(status, seconds)
-
-    async def _persist(self, promised: Mapping[str, Sequence[Accepted]], time_ms: int) -> set[str]:
-        """Appends lines by flavor, and waits until they and those before them are kept; the flavors that failed."""
-        broken = {flavor for flavor, accepted in promised.items() if not self._append(flavor, accepted, time_ms)}
-        for flavor in promised:
-            if flavor not in broken and not await self._settle(flavor):
-                broken.add(flavor)
-        for flavor in broken:
-            for accepted in promised[flavor]:
-                self._track.forget(accepted)
-        return broken
+    def answered(self, status: int, seconds: float, count: int = 1) -> None:
+        """Counts answers; `seconds` is from the end of the head to the answer being handed to the kernel."""
+        self._stats.answered(status, seconds, count)
 
     def _append(self, flavor: str, accepted: Sequence[Accepted], time_ms: int) -> bool:
         if accepted:

@@ -42,6 +42,7 @@ class Writer:
         flavor: its name.
         epoch: a UUID of this start.
         next_sequence: of the next line.
+        waits_for_disk: whether `settled` may have to wait.
         takes_lines: False from a failed append until one succeeds, or a try without a request does.
     """
 
@@ -62,6 +63,7 @@ class Writer:
         self.next_sequence = next_sequence
         self.takes_lines = True
         self._segments = segments
+        self.waits_for_disk = sync == "always"
         self._sync = sync
         self._sync_interval_s = sync_interval_s
         self._stats = stats

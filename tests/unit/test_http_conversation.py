@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scratchd.http.client import Proxies
 from scratchd.http.conversation import MAX_PASS_REQUESTS, Conversation, Http2, Pass, WithBody
 from scratchd.http.head import HTTP2_PREFACE
+from scratchd.http.hot import Recogniser
 from scratchd.refusal import Reason
 
 GET = b"GET /track?a=%d HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -21,7 +22,7 @@ BAD = b"GET /\r\n\r\n"
 
 def conversation(trusted: str = "127.0.0.0/8") -> Conversation:
     peer = ipaddress.ip_address("127.0.0.1")
-    return Conversation(peer, Proxies([trusted]), max_head_bytes=1000, wants_client=True)
+    return Conversation(peer, Proxies([trusted]), None, max_head_bytes=1000)
 
 
 def passes(talk: Conversation, *, stopping: bool = False) -> list[Pass]:
@@ -148,7 +149,7 @@ def test_clients_are_looked_for_where_they_are_wanted() -> None:
     talk = conversation()
     talk.feed(data)
     assert passes(talk)[0].requests[0].client == "9.9.9.9"
-    talk = Conversation(None, Proxies([]), max_head_bytes=100, wants_client=False)
+    talk = Conversation(None, Proxies([]), Recogniser(100), max_head_bytes=100)
     talk.feed(data)
     assert passes(talk)[0].requests[0].client == ""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
 import urllib.parse
 from pathlib import Path
 from typing import get_args
@@ -21,24 +23,75 @@ BEACONS = [
 
 REPEATED: tuple[Repeated, ...] = get_args(Repeated)
 
-# Where bytes alone would hardly ever meet: separators, halves of escapes, characters raw, escaped and cut short.
+# Where bytes alone would hardly ever meet: separators, halves of escapes, characters raw, escaped and cut short, and
+# what means something to quoted-printable or stands for a separator meanwhile.
 FRAGMENTS = [
     *(bytes([byte]) for byte in b"&=+%;abAB01z\xe9\x00\n"),
     *(b"%26", b"%3D", b"%2B", b"%25", b"%00", b"%0a", b"%0A", b"%22", b"%5C", b"%7F", b"%zz", b"%4", b"%u0394"),
     *("κ".encode(), "😀".encode(), "\ufeff".encode(), b"\xf0"),
     *(b"%CE%BA", b"\xce%BA", b"%CE", b"%F0%9F%98", b"%ED%A0%80"),
     *(b"a=1", b"&a=2", b"&b=", b"&&", b"&="),
+    *(
+        b"\x1e",
+        b"\x1f",
+        b"\r",
+        b"%1E",
+        b"%1f",
+        b"%1",
+        b"1E",
+        b"%\n",
+        b"%\r\n",
+        b"%%",
+        b"%=41",
+        b"%3D3D",
+        b"_",
+        b" ",
+        b"\xff",
+    ),
 ]
-queries = st.one_of(st.binary(max_size=60), st.lists(st.sampled_from(FRAGMENTS), max_size=25).map(b"".join))
+queries = st.one_of(
+    st.binary(max_size=60),
+    st.lists(st.sampled_from(FRAGMENTS), max_size=25).map(b"".join),
+    st.lists(st.sampled_from(b"%%%&&===+aA1eEfF0\n\r\x1e\x1f\xce\xba"), max_size=40).map(bytes),
+)
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 anyhow = settings(deadline=None)  # two loaded cores say nothing about a property
 
 
-def oracle(query: bytes, repeated: Repeated) -> bytes:
-    """The same conversion by the standard library, which takes text."""
+def by_standard_library(query: bytes) -> list[tuple[str, str]]:
+    """The names and values as the standard library finds them, which takes text."""
     text = "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in query)
+    return urllib.parse.parse_qsl(text, keep_blank_values=True, errors="replace", separator="&")
+
+
+def word_for_word(query: bytes) -> list[tuple[str, str]]:
+    """The names and values as the URL standard's parser finds them, which takes bytes."""
+    found = []
+    for piece in query.split(b"&"):
+        if piece:
+            name, _, value = piece.replace(b"+", b" ").partition(b"=")
+            found.append((_percent_decoded(name), _percent_decoded(value)))
+    return found
+
+
+def _percent_decoded(escaped: bytes) -> str:
+    output = bytearray()
+    index = 0
+    while index < len(escaped):
+        digits = escaped[index + 1 : index + 3]
+        if escaped[index : index + 1] == b"%" and len(digits) == 2 and set(digits) <= set(string.hexdigits.encode()):
+            output.append(int(digits, 16))
+            index += 3
+        else:
+            output.append(escaped[index])
+            index += 1
+    return output.decode("utf-8", "replace")
+
+
+def serialised(parameters: list[tuple[str, str]], repeated: Repeated) -> bytes:
+    """The object that is made of names and values, by the standard library."""
     collected: dict[str, list[str]] = {}
-    for name, value in urllib.parse.parse_qsl(text, keep_blank_values=True, errors="replace", separator="&"):
+    for name, value in parameters:
         collected.setdefault(name, []).append(value)
     chosen: dict[str, str | list[str]] = {}
     for name, values in collected.items():
@@ -125,9 +178,32 @@ def test_query_at_a_limit_passes(query: bytes) -> None:
 
 @given(queries, st.sampled_from(REPEATED))
 @example(b"%f0%80%80%ed%a0%80%f4%90%c0%af", "last")
-@anyhow
-def test_equals_the_standard_librarys_conversion(query: bytes, repeated: Repeated) -> None:
-    assert to_json(query, repeated) == oracle(query, repeated)
+@settings(max_examples=500, deadline=None)
+def test_equals_both_the_standard_and_the_standard_librarys_conversion(query: bytes, repeated: Repeated) -> None:
+    converted = to_json(query, repeated)
+    assert converted == serialised(word_for_word(query), repeated)
+    assert converted == serialised(by_standard_library(query), repeated)
+
+
+@pytest.mark.parametrize("repeated", REPEATED)
+@pytest.mark.parametrize("byte", [*range(0x20), 0x26, 0x2B, 0x3D, 0x7F, 0x80, 0xFF], ids="{:02x}".format)
+def test_any_byte_is_itself_raw_and_escaped_in_name_and_value(byte: int, repeated: Repeated) -> None:
+    for text in (bytes([byte]), b"%%%02x" % byte, b"%%%02X" % byte):
+        for query in (b"a%sb=c%sd&e=f%%41" % (text, text), b"a=%" + text, b"a=%4" + text, b"a=%" + text + b"41&b=%4"):
+            assert to_json(query, repeated) == serialised(word_for_word(query), repeated)
+
+
+# Every way in which a sequence is cut short or goes wrong: one byte of each kind that the UTF-8 decoder tells apart.
+KINDS = (0x41, 0x80, 0x90, 0xA0, 0xC1, 0xC3, 0xE0, 0xE1, 0xED, 0xF0, 0xF1, 0xF4, 0xF5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_no_character_reaches_over_a_separator(length: int) -> None:
+    for sequence in itertools.product(KINDS, repeat=length):
+        escaped = b"".join(b"%%%02X" % byte for byte in sequence)
+        alone = bytes(sequence).decode("utf-8", "replace")
+        query = b"a%s=%s&b=%s" % (escaped, escaped, escaped)
+        assert to_json(query, "last") == serialised([("a" + alone, alone), ("b", alone)], "last")
 
 
 @given(st.lists(st.tuples(texts, texts), max_size=8))

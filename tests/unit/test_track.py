@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import itertools
 import zoneinfo
 
+import msgspec
 import pytest
 
 from scratchd.config import Checks, Config, Flavor, Http, Query
@@ -22,7 +22,7 @@ FLAVORS = (
 )
 GET = Request(b"GET", b"/track", b"foo=bar", "www.example.gr", "192.0.2.1")
 UNCHECKED = Checks()
-HEAD = dataclasses.replace(GET, method=b"HEAD")
+HEAD = msgspec.structs.replace(GET, method=b"HEAD")
 
 
 def track(checks: Checks = UNCHECKED, *, flavors: tuple[Flavor, ...] = FLAVORS, repeated: str = "last") -> Track:
@@ -51,14 +51,14 @@ def test_get_becomes_a_line_in_its_flavors_zone() -> None:
 
 
 def test_host_selects_the_flavor() -> None:
-    outcome = track().receive(dataclasses.replace(GET, host="shop.example.com.tr"), TIME_MS, 0.0)
+    outcome = track().receive(msgspec.structs.replace(GET, host="shop.example.com.tr"), TIME_MS, 0.0)
     assert isinstance(outcome, Accepted)
     assert (outcome.line.flavor, outcome.line.time.utcoffset()) == ("tr", datetime.timedelta(hours=3))
 
 
 def test_request_without_host_goes_to_the_flavor_of_any_other() -> None:
     any_other = Flavor(name="any", hosts=("*",))
-    outcome = track(flavors=(*FLAVORS, any_other)).receive(dataclasses.replace(GET, host=None), TIME_MS, 0.0)
+    outcome = track(flavors=(*FLAVORS, any_other)).receive(msgspec.structs.replace(GET, host=None), TIME_MS, 0.0)
     assert isinstance(outcome, Accepted)
     assert outcome.line.flavor == "any"
 
@@ -72,7 +72,7 @@ def test_head_persists_nothing() -> None:
     [("last", b'{"a":"2"}'), ("first", b'{"a":"1"}'), ("list", b'{"a":["1","2"]}')],
 )
 def test_repeated_parameters_follow_the_configuration(repeated: str, values: bytes) -> None:
-    outcome = track(repeated=repeated).receive(dataclasses.replace(GET, query=b"a=1&a=2"), TIME_MS, 0.0)
+    outcome = track(repeated=repeated).receive(msgspec.structs.replace(GET, query=b"a=1&a=2"), TIME_MS, 0.0)
     assert isinstance(outcome, Accepted)
     assert outcome.line.values == values
 
@@ -165,7 +165,7 @@ def test_repeated_parameters_follow_the_configuration(repeated: str, values: byt
 )
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 def test_refusal(method: bytes, change: dict[str, object], reason: Reason, sentence: str) -> None:
-    request = dataclasses.replace(GET, **{"method": method, **change})  # type: ignore[arg-type]
+    request = msgspec.structs.replace(GET, **{"method": method, **change})
     refusal = track().receive(request, TIME_MS, 0.0)
     assert refusal == Refusal(reason, sentence)
     assert refusal.body == f"{reason.word}: {sentence}\n".encode("ascii")
@@ -186,7 +186,7 @@ def test_client_over_its_rate_is_refused_until_the_windows_end() -> None:
 
 def test_rate_is_each_clients_own() -> None:
     limited = track(Checks(client_requests_per_min=1))
-    other = dataclasses.replace(GET, client="192.0.2.2")
+    other = msgspec.structs.replace(GET, client="192.0.2.2")
     outcomes = [limited.receive(request, TIME_MS, 0.0) for request in (GET, other, GET, other)]
     assert words(outcomes) == ["accepted", "accepted", "rate_limited", "rate_limited"]
 
@@ -224,8 +224,8 @@ BREACHES: list[tuple[Reason, dict[str, object]]] = [
 )
 def test_earlier_rule_wins(first: tuple[Reason, dict[str, object]], second: tuple[Reason, dict[str, object]]) -> None:
     limited = track(Checks(client_requests_per_min=1))
-    limited.receive(dataclasses.replace(GET, client="busy"), TIME_MS, 0.0)
-    request = dataclasses.replace(GET, **{**second[1], **first[1]})  # type: ignore[arg-type]
+    limited.receive(msgspec.structs.replace(GET, client="busy"), TIME_MS, 0.0)
+    request = msgspec.structs.replace(GET, **{**second[1], **first[1]})
     refusal = limited.receive(request, TIME_MS, 0.0)
     assert isinstance(refusal, Refusal)
     assert refusal.reason is first[0]
@@ -239,7 +239,7 @@ def test_earlier_rule_wins(first: tuple[Reason, dict[str, object]], second: tupl
     ],
 )
 def test_earlier_rule_on_the_query_wins(query: bytes, reason: Reason) -> None:
-    refusal = track().receive(dataclasses.replace(GET, query=query), TIME_MS, 0.0)
+    refusal = track().receive(msgspec.structs.replace(GET, query=query), TIME_MS, 0.0)
     assert isinstance(refusal, Refusal)
     assert refusal.reason is reason
 
@@ -247,7 +247,7 @@ def test_earlier_rule_on_the_query_wins(query: bytes, reason: Reason) -> None:
 @pytest.mark.parametrize("breach", BREACHES[:-1], ids=lambda breach: breach[0].word)
 def test_refused_request_does_not_count_for_the_rate(breach: tuple[Reason, dict[str, object]]) -> None:
     limited = track(Checks(client_requests_per_min=1))
-    refused = dataclasses.replace(GET, **breach[1])  # type: ignore[arg-type]
+    refused = msgspec.structs.replace(GET, **breach[1])
     outcomes = [limited.receive(request, TIME_MS, 0.0) for request in (refused, refused, GET, GET)]
     assert words(outcomes) == [breach[0].word, breach[0].word, "accepted", "rate_limited"]
 
@@ -262,7 +262,7 @@ def test_refused_request_does_not_count_for_the_rate(breach: tuple[Reason, dict[
 )
 def test_another_request_is_no_duplicate(change: dict[str, object]) -> None:
     checked = track(Checks(duplicate_window_s=10))
-    other = dataclasses.replace(GET, **change)  # type: ignore[arg-type]
+    other = msgspec.structs.replace(GET, **change)
     outcomes = [checked.receive(request, TIME_MS, 0.0) for request in (GET, other, GET, other)]
     assert words(outcomes) == ["accepted", "accepted", "duplicate", "duplicate"]
 
