@@ -161,6 +161,18 @@ def test_what_systemd_passed_speaks_it_too(start_daemon: Callable[..., Daemon]) 
         assert_image(connection.get(b"/track?a=1", b"any.test"))
 
 
+def test_an_open_connection_may_send_one_more_request_and_holds_up_no_stop(start_daemon: Callable[..., Daemon]) -> None:
+    daemon = start_daemon(http={"stop_timeout_s": 4})
+    with Http2Connection(daemon.address) as idle, Http2Connection(daemon.address) as connection:
+        assert_image(idle.get(b"/track?n=1", b"any.test"))
+        assert_image(connection.get(b"/track?n=2", b"any.test"))
+        daemon.sigterm()
+        daemon.wait_for(lambda: daemon.admin("/health/ready").status == 503)
+        assert_image(connection.get(b"/track?n=3", b"any.test"))
+        assert daemon.wait(5) == 0
+    assert daemon.lines("any") == [b'{"n":"%d"}' % number for number in (1, 2, 3)]
+
+
 # What nobody sends who means well. Known to have raised errors out of Hypercorn's tasks.
 
 
