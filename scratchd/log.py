@@ -17,6 +17,8 @@ COMPONENTS = ("http", "kafka", "file", "journal", "service")
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:;/@+*%()[]{}<>=?&!#~^|$'")
 
+_CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*range(0x20), 0x7F)}
+
 
 class Log:
     """A component's log. A message is fixed text in lower case; what varies goes into fields."""
@@ -50,7 +52,9 @@ def field(value: object) -> str:
     text = str(value)
     if text and _PLAIN.issuperset(text):
         return text
-    return '"' + ascii(text)[1:-1].replace("\\'", "'").replace('"', '\\"') + '"'
+    # With both kinds of quotes in front, `ascii` always takes the single ones, and escapes those inside.
+    escaped = ascii("'\"" + text)[4:-1]
+    return '"' + escaped.replace("\\'", "'").replace('"', '\\"') + '"'
 
 
 class _Formatter(logging.Formatter):
@@ -65,7 +69,7 @@ class _Formatter(logging.Formatter):
         if record.exc_info:
             message += " exception=" + field(self.formatException(record.exc_info))
         # A message may come from a library: it gets no line of its own either.
-        message = message.encode("ascii", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
+        message = message.translate(_CONTROLS).encode("ascii", "backslashreplace").decode()
         prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>" if self._prefixed else ""
         return f"{prefix}{component}: {message}"
 
