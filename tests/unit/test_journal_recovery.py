@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,13 @@ ENDS = [SEGMENT_HEAD_BYTES + sum(map(len, FRAMES[:count])) for count in range(le
 """Where frames end: nothing, one, two, all of them."""
 
 OpenJournal = Callable[..., FlavorJournal]
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No disk is waited for: a torn journal is made here by hand."""
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)
+    monkeypatch.setattr(os, "fdatasync", lambda _fd: None)
 
 
 def put(directory: Path, data: bytes | bytearray, first_sequence: int = 0) -> Path:
