@@ -182,6 +182,15 @@ class Broker:
         yield AdminClient(self._client)
 
 
+def first_occurrences(messages: list[Message]) -> list[bytes]:
+    """The values that a consumer has that drops repeated `scratchd-id`s, in their order."""
+    values: dict[str, bytes] = {}
+    for message in messages:
+        known = values.setdefault(message.scratchd_id, message.value)
+        assert known == message.value, f"two lines with the id {message.scratchd_id}"
+    return list(values.values())
+
+
 def _writing(topic: str) -> tuple[ResourceType, str, ResourcePatternType, str, str, AclOperation]:
     """Anyone's writing to `topic`, as ACLs name it."""
     return ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, "User:*", "*", AclOperation.WRITE

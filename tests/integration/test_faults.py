@@ -17,9 +17,8 @@ import pytest
 
 from contract import assert_image, assert_refused
 from daemon import Daemon
-from kafka_client import Broker
+from kafka_client import Broker, first_occurrences
 from load import Load, assert_complete
-from test_kill import first_occurrences
 from wire import request
 
 SLOW_S = 2.0
