@@ -66,6 +66,7 @@ class Opening:
         save: saves progress at once, durably; blocking, for a thread of the backend's own during `take` or `settle`.
             Raises BackendError.
         set_state: says that lines wait although nothing has failed (`backing_off`), or that they flow (`running`).
+        report: counts and logs why lines wait, where the opening has not failed.
     """
 
     flavor: str
@@ -75,6 +76,7 @@ class Opening:
     replay: dict[str, Any]
     save: Callable[[Progress], None]
     set_state: Callable[[State], None]
+    report: Callable[[BackendError], None]
 
 
 class Outlet(Protocol):

@@ -8,6 +8,7 @@ compared with it and not written a second time. So a line is in the file exactly
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -26,6 +27,8 @@ _MOST_BUFFERS = 1024
 
 _MOST_LEFT_OVER_BYTES = 1 << 28
 """More than this behind the mark was not written in the second between two savings of the cursor."""
+
+_AGAIN_BYTES = 1 << 20
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -59,6 +62,7 @@ class LogFile:
     Attributes:
         path: as given.
         length: up to here every byte is accounted for.
+        written_lines: how many the last `write` brought in, also when it failed.
         dirty: whether something was written since the last `sync`.
 
     Raises:
@@ -68,6 +72,7 @@ class LogFile:
     def __init__(self, path: Path, mark: int | None, log: Log) -> None:
         self.path = path
         self.dirty = False
+        self.written_lines = 0
         self._log = log
         try:
             self._fd = self._open()
@@ -75,8 +80,9 @@ class LogFile:
             raise failure(path, error) from error
         try:
             size = self._check()
-            self.length = size if mark is None else min(mark, size)
+            self.length = self._synced = size if mark is None else min(mark, size)
             self._tail_end = size
+            self.dirty = self.length < size  # what is matched now may never have been synced
             if mark is not None and size < mark:
                 log.warning("shorter than it was, going on at its end", path=path, was_bytes=mark, bytes=size)
             if mark is None and size and os.pread(self._fd, 1, size - 1) != b"\n":
@@ -153,28 +159,54 @@ class LogFile:
             try:
                 os.fdatasync(self._fd)
             except OSError as error:
+                self._write_again()
                 raise failure(self.path, error) from error
             self.dirty = False
+            self._synced = self.length
+
+    def _write_again(self) -> None:
+        """Writes what was not synced in its own place: the kernel may take its pages for clean after a failed sync."""
+        with contextlib.suppress(OSError):
+            fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_CLOEXEC)  # not for appending
+            try:
+                offset = self._synced
+                while data := os.pread(self._fd, _AGAIN_BYTES, offset):
+                    offset += os.pwrite(fd, data, offset)
+            finally:
+                os.close(fd)
 
     def is_in_place(self) -> bool:
-        """Whether the path still names this file."""
+        """Whether the path still names this file.
+
+        Raises:
+            BackendError: that cannot be found out now.
+        """
         try:
-            there, ours = self.path.stat(), os.fstat(self._fd)
-        except OSError:
+            there, ours = self.path.lstat(), os.fstat(self._fd)
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise failure(self.path, error) from error
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     def write(self, payloads: Sequence[bytes]) -> None:
         """Appends whole lines.
 
         Raises:
-            BackendError: the disk is full or fails (part of it may stand in the file), or someone else wrote.
+            BackendError: the disk is full or fails, or someone else wrote. What was written up to then stays; `length`
+                is behind the last whole line of it.
         """
+        self.written_lines = 0
         self.find_end()
         try:
+            begin = self.length
             buffers = [memoryview(payload) for payload in payloads]
             while buffers:
-                written = os.writev(self._fd, buffers[:_MOST_BUFFERS])
+                try:
+                    written = os.writev(self._fd, buffers[:_MOST_BUFFERS])
+                except OSError:
+                    self._settle_for_part(b"".join(payloads)[: self.length - begin])
+                    raise
                 self.dirty = True
                 self.length += written
                 while buffers and written >= len(buffers[0]):
@@ -184,6 +216,12 @@ class LogFile:
         except OSError as error:
             raise failure(self.path, error) from error
         self._tail_end = self.length
+        self.written_lines = sum(payload.count(b"\n") for payload in payloads)
+
+    def _settle_for_part(self, written: bytes) -> None:
+        whole = written.rfind(b"\n") + 1
+        self.length -= len(written) - whole
+        self.written_lines = written.count(b"\n")
 
     def find_end(self) -> None:
         """Makes sure that what is written next goes where `length` says; where the file was cut short, to its end.
@@ -203,6 +241,7 @@ class LogFile:
                 "shorter than it was, going on at its end", path=self.path, was_bytes=self.length, bytes=size
             )
             self.length = size
+            self._synced = min(self._synced, size)
 
     # Matching what was written before.
 

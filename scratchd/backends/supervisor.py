@@ -78,6 +78,8 @@ class Feed:
         self._limiter = trio.CapacityLimiter(1)
         self._stopping = trio.Event()
         self._opened_as: State = "running"
+        # Kinds of errors that were logged since lines last came through.
+        self._failing: set[str] = set()
         self._unsaved = _Unsaved(None, [])
         self._handed_over = journal.start_sequence
         # Ends and times of the frames that were taken and are not settled, oldest first.
@@ -101,16 +103,17 @@ class Feed:
             except BackendError as error:
                 failures = failures + 1 if trio.current_time() - began < BACK_OFF_MOST_S else 1
                 self._stats.state = "backing_off"
-                self._fail(error, repeated=failures > 1)
+                self._fail(error)
             else:
                 self._stats.state = "stopped"
                 return
             wait_s = min(BACK_OFF_MOST_S, BACK_OFF_FIRST_S * 2 ** min(failures - 1, 10))
             await trio.sleep(wait_s * (0.5 + self._jitter() / 2))
 
-    def _fail(self, error: BackendError, *, repeated: bool = False) -> None:
+    def _fail(self, error: BackendError) -> None:
         self._backend_stats.failed(iso_time(self._clock_ms()), self._journal.flavor, error.kind, error.message)
-        write = self._log.debug if repeated else self._log.error
+        write = self._log.debug if error.kind in self._failing else self._log.error
+        self._failing.add(error.kind)
         write(
             "backend failed, its lines wait in the journal",
             flavor=self._journal.flavor,
@@ -135,6 +138,7 @@ class Feed:
                 replay=cursor.replay,
                 save=self._save_blocking,
                 set_state=self._set_state,
+                report=self._fail,
             )
             async with self._backend.open(opening) as outlet:
                 self._stats.state = self._opened_as
@@ -151,7 +155,7 @@ class Feed:
                     reader.oldest_time_ms, extents, limiter=self._limiter
                 )
             except OSError as error:
-                raise _journal_error(error) from error
+                raise self._journal_error(error) from error
 
     async def _pump(self, outlet: Outlet, reader: Reader) -> None:
         writer = self._journal.writer
@@ -176,7 +180,7 @@ class Feed:
         try:
             pieces = await trio.to_thread.run_sync(reader.read, extents, READ_BYTES, limiter=self._limiter)
         except OSError as error:
-            raise _journal_error(error) from error
+            raise self._journal_error(error) from error
         for piece in pieces:
             if isinstance(piece, Frame):
                 self._taken.append((piece.end_sequence, piece.time_ms))
@@ -209,6 +213,9 @@ class Feed:
                 # The lines are safe; only the cursor is not. It is tried again with the next progress.
                 self._fail(error)
                 return
+            if self._failing:
+                self._log.info("backend works again", flavor=self._journal.flavor)
+                self._failing.clear()
         await self._journal.release()
 
     def _set_state(self, state: State) -> None:
@@ -226,12 +233,11 @@ class Feed:
         try:
             self._journal.advance(self._backend.name, progress, passed)
         except OSError as error:
-            raise _journal_error(error) from error
+            raise self._journal_error(error) from error
         self._unsaved = _Unsaved(None, self._unsaved.holes[len(passed) :])
         while self._taken and self._taken[0][0] <= progress.next_sequence:
             self._taken.popleft()
         self._stats.oldest_pending_ms = self._taken[0][1] if self._taken else None
 
-
-def _journal_error(error: OSError) -> BackendError:
-    return BackendError("journal", f"{error.filename or 'journal'}: {error.strerror}")
+    def _journal_error(self, error: OSError) -> BackendError:
+        return BackendError("journal", f"{error.filename or self._journal.directory}: {error.strerror}")

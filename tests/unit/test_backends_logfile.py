@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -259,6 +259,64 @@ def test_a_failed_sync_is_an_error_and_tried_again(path: Path, monkeypatch: pyte
     assert file.dirty
     file.sync()
     assert not file.dirty
+    file.close()
+
+
+def test_after_a_failed_sync_the_same_bytes_are_written_in_the_same_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = []
+    pwrite = os.pwrite
+
+    def noted(fd: int, data: bytes, offset: int) -> int:
+        again.append((data, offset))
+        return pwrite(fd, data, offset)
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = LogFile(path, None, LOG)
+    file.write([ONE])
+    file.sync()
+    file.write([TWO])
+    monkeypatch.setattr(os, "fdatasync", broken)
+    monkeypatch.setattr(os, "pwrite", noted)
+    refused("io", "a.log", file.sync)
+    assert again == [(TWO, len(ONE))]
+    assert path.read_bytes() == ONE + TWO
+    file.close()
+
+
+def test_what_was_matched_is_synced_too(path: Path) -> None:
+    path.write_bytes(ONE + TWO)
+    file = LogFile(path, len(ONE), LOG)
+    assert file.dirty, "a process that was killed may not have synced it"
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("room", "lines"),
+    [(0, 0), (5, 0), (10, 1), (19, 1), (20, 2), (25, 2)],
+)
+def test_of_a_write_that_failed_whole_lines_are_known(
+    path: Path, monkeypatch: pytest.MonkeyPatch, room: int, lines: int
+) -> None:
+    left = room
+
+    def full(fd: int, buffers: Sequence[bytes]) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = os.write(fd, b"".join(buffers)[:left])
+        left -= written
+        return written
+
+    file = LogFile(path, None, LOG)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", full)
+        refused("no_space", "a.log: No space left on device", lambda: file.write([ONE + TWO, THREE]))
+    assert (file.written_lines, file.length) == (lines, lines * len(ONE))
+    assert path.read_bytes() == (ONE + TWO + THREE)[:room]
     file.close()
 
 

@@ -180,6 +180,19 @@ async def test_a_failure_is_told(bench: Bench, caplog: pytest.LogCaptureFixture)
     assert [record.levelname for record in told] == ["ERROR"]
 
 
+async def test_each_kind_of_failure_is_told_once_and_its_end_too(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for turn in range(2):
+        bench.backend.mischief.open_failures = bench.backend.mischief.take_failures = 3
+        bench.append(turn)
+        await bench.run_to_the_end()
+    told = [record.getMessage().partition(" error=")[0] for record in caplog.records]
+    open_failed = "backend failed, its lines wait in the journal flavor=gr kind=told_to"
+    assert told == [open_failed, "backend works again flavor=gr"] * 2
+
+
 async def test_a_failing_backend_is_said_to_back_off(bench: Bench) -> None:
     bench.backend.mischief.open_failures = 10**6
     bench.append(7)
