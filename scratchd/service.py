@@ -34,6 +34,7 @@ from scratchd.http.intake import Intake
 from scratchd.http.listen import ListenError, Listeners, listeners
 from scratchd.journal import cursor as journal_cursor
 from scratchd.journal.flavor import FlavorJournal, JournalLockedError, Limits, locked
+from scratchd.journal.outlook import Outlook
 from scratchd.log import Log
 from scratchd.metrics import Metrics
 from scratchd.stats import BackendStats, FlavorStats, Stats
@@ -131,6 +132,7 @@ class Service:
         background.start_soon(admin.serve, sockets.admin)
         backends = await self._open_backends(background)
         feeds = await self._open_journals(backends, background)
+        background.start_soon(self._outlook().run)
         intake = Intake(
             Track(config, self._flavors),
             self._flavors,
@@ -158,6 +160,13 @@ class Service:
                 feed.stop()
             feeding.cancel_scope.deadline = deadline
         await self._close_journals()
+
+    def _outlook(self) -> Outlook:
+        # The quota is kept by making room for one segment more.
+        segment_bytes = self._config.journal.segment_bytes
+        quotas = {flavor.name: flavor.quota_bytes - segment_bytes for flavor in self._flavors}
+        stats, log = self._stats, Log("journal")
+        return Outlook(self._directory, quotas, stats.journal, stats.flavors, log, monotonic=time.monotonic)
 
     def _readiness(self) -> str:
         """The word of `/health/ready`."""
