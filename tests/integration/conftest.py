@@ -1,7 +1,8 @@
 """What integration tests are given: a daemon, and a real Kafka in Docker (pytest-docker), each made when asked for.
 
 `start_daemon(**sections)` starts a `daemon.Daemon`; `kafka` is the session's `kafka_client.Broker`; `make_topic()` and
-`topic` give topics that live as long as the test. Nothing is skipped: what is missing on a machine fails and says so.
+`topic` give topics that live as long as the test; `disks` makes small file systems. Nothing is skipped: what is missing
+on a machine fails and says so.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pytest
 from pytest_docker.plugin import Services
 
 from daemon import Daemon, daemons, free_port
+from disks import Disks, enter_namespace
 from engine import NoEngine, compose_command, docker, engine
 from kafka_client import Broker
 
@@ -29,6 +31,21 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Makes and starts a daemon for one test: `start_daemon(flavors=[…], kafka={…}, …)`, see `daemon.daemons`."""
     with daemons(tmp_path) as start:
         yield start
+
+
+@pytest.fixture(scope="session")
+def mount_namespace() -> None:
+    """Mounts that nobody else sees, for the rest of the session."""
+    if os.geteuid() != 0:
+        pytest.fail("only root can mount the file systems of this test", pytrace=False)
+    enter_namespace()
+
+
+@pytest.fixture
+def disks(mount_namespace: None, tmp_path: Path) -> Iterator[Disks]:
+    """File systems of the test's own; ask for it before `start_daemon`, so that they outlive the daemon."""
+    with contextlib.closing(Disks(tmp_path / "disks")) as made:
+        yield made
 
 
 # Kafka: pytest-docker asks for the fixtures named docker_*.
