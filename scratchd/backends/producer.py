@@ -96,7 +96,7 @@ class Producer:
         self._library_logger = log.logger.getChild("librdkafka")
         self._library_logger.filters[:] = [self._is_news]
         self._complained_at: dict[str, float] = {}
-        self._last_broker = "each was silent"
+        self._last_broker = "no reason is known yet"
         self._heard = False
         self._heard_at = 0.0
 

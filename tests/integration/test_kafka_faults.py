@@ -52,18 +52,26 @@ def backend(daemon: Daemon) -> dict[str, Any]:
     return found
 
 
-def wait_told(daemon: Daemon, kind: str, message: str, timeout_s: float = 15) -> None:
-    """Waits until /stats says that lines wait, and why: an error of that kind, whose message matches."""
+AWAY = ("all_brokers_down", "transport")
+SILENT = ("no_answer", "timed_out", *AWAY)
+"""Which of them comes last is another thing from one librdkafka to the next."""
+
+
+def wait_told(daemon: Daemon, kinds: str | tuple[str, ...], message: str, timeout_s: float = 20) -> None:
+    """Waits until /stats says that lines wait, and why: an error of one of the kinds, whose message matches."""
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
 
     def told() -> bool:
         stats = backend(daemon)
         last = stats["last_error"] or {"kind": "", "message": ""}
         return (
-            stats["state"] == "backing_off" and last["kind"] == kind and re.search(message, last["message"]) is not None
+            stats["state"] == "backing_off"
+            and last["kind"] in kinds
+            and re.search(message, last["message"]) is not None
         )
 
-    daemon.wait_for(told, timeout_s, f"/stats says {kind}: {message}")
-    assert backend(daemon)["errors"][kind] >= 1
+    daemon.wait_for(told, timeout_s, f"/stats says {kinds}: {message}")
+    assert sum(backend(daemon)["errors"].get(kind, 0) for kind in kinds) >= 1
 
 
 def wait_running(daemon: Daemon, timeout_s: float = 10) -> None:
@@ -86,7 +94,7 @@ def test_a_broker_that_comes_after_the_daemon(start: Callable[..., Daemon], kafk
     with kafka.stopped():
         daemon = start(topic)
         with quiet_log(daemon), Flow(daemon) as flow:
-            wait_told(daemon, "all_brokers_down", f"none answers; .*{kafka.bootstrap_servers}.*Connection refused")
+            wait_told(daemon, AWAY, f"{kafka.bootstrap_servers}.*Connection refused")
             flow.go_on()
     wait_running(daemon)
     flow.assert_arrived(kafka, topic)
@@ -97,7 +105,7 @@ def test_a_broker_that_is_away_for_long(start: Callable[..., Daemon], kafka: Bro
     with Flow(daemon, pause_s=0.001) as flow:
         flow.go_on()
         with quiet_log(daemon), kafka.stopped():
-            wait_told(daemon, "all_brokers_down", f"{kafka.bootstrap_servers}.*Connection refused")
+            wait_told(daemon, AWAY, f"{kafka.bootstrap_servers}.*Connection refused")
             daemon.wait_for(lambda: backend(daemon)["pending_lines"] > 10_000, 30, "10,000 lines wait")
             assert backend(daemon)["oldest_pending_age_s"] > 1
         flow.go_on()
@@ -110,7 +118,7 @@ def test_a_broker_that_falls_silent(start: Callable[..., Daemon], kafka: Broker,
     with Flow(daemon) as flow:
         flow.go_on()
         with quiet_log(daemon), kafka.paused():
-            wait_told(daemon, "no_answer", r"no report on \d+ messages for 10 s")
+            wait_told(daemon, SILENT, r"no report on \d+ messages for 10 s|[Tt]imed out")
         flow.go_on()
     flow.assert_arrived(kafka, topic)
     wait_running(daemon)
@@ -121,7 +129,7 @@ def test_an_idle_daemon_sees_that_the_broker_is_back(start: Callable[..., Daemon
     daemon.get("/track?n=1", "any.test")
     daemon.wait_drained()
     with kafka.stopped():
-        wait_told(daemon, "all_brokers_down", "Connection refused")
+        wait_told(daemon, AWAY, "Connection refused")
         assert backend(daemon)["pending_lines"] == 0
     wait_running(daemon)
 
