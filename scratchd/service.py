@@ -186,19 +186,20 @@ class Service:
         if config.kafka.enabled:
             # Importing it takes longer than all else together, so only who uses it pays.
             from scratchd.backends.kafka import KafkaBackend  # noqa: PLC0415
+            from scratchd.backends.producer import Producer  # noqa: PLC0415
 
-            self._stats.backends["kafka"] = BackendStats()
-            kafka = KafkaBackend(
-                bootstrap_servers=config.kafka.bootstrap_servers,
-                topics={flavor.name: flavor.kafka_topic for flavor in self._flavors},
-                key_parameter=config.kafka.key_parameter,
-                settings=librdkafka.settings(config.kafka.librdkafka),
-                stats=self._stats.backends["kafka"],
+            stats = self._stats.backends["kafka"] = BackendStats()
+            topics = {flavor.name: flavor.kafka_topic for flavor in self._flavors}
+            properties = librdkafka.settings(config.kafka.librdkafka)
+            producer = Producer(
+                {**properties, "bootstrap.servers": config.kafka.bootstrap_servers},
+                next(iter(topics.values())),
+                stats=stats,
                 log=Log("kafka"),
                 clock_ms=clock_ms,
             )
-            await background.start(kafka.run)
-            backends.append(kafka)
+            await background.start(producer.run)
+            backends.append(KafkaBackend(topics=topics, key_parameter=config.kafka.key_parameter, producer=producer))
         return backends
 
     def _today(self, flavor: str) -> datetime.date:

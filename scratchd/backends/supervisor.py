@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from scratchd.backends.contract import Backend, BackendError, Frame, Hole, Opening, Outlet, Progress
+from scratchd.backends.contract import Backend, BackendError, Frame, Hole, Opening, Outlet, Progress, Row
 from scratchd.journal.flavor import FlavorJournal
 from scratchd.journal.reader import Reader
 from scratchd.log import Log
@@ -25,6 +25,10 @@ READ_BYTES = 1 << 20
 
 SETTLE_S = 1.0
 """How often the cursor is saved while lines flow: what a crash makes the backend take again."""
+
+LASTING_S = 10.0
+"""An opening that ended sooner, without progress, is part of the same failure: it waits longer and is not news.
+Beyond the five seconds that Kafka takes to say that a topic is not there."""
 
 BACK_OFF_FIRST_S = 0.25
 BACK_OFF_MOST_S = 5.0
@@ -97,11 +101,12 @@ class Feed:
             return
         failures = 0
         while True:
-            began = trio.current_time()
+            began, beginning = trio.current_time(), self._stats.next_sequence
             try:
                 await self._feed()
             except BackendError as error:
-                failures = failures + 1 if trio.current_time() - began < BACK_OFF_MOST_S else 1
+                lasted = trio.current_time() - began > LASTING_S or self._stats.next_sequence > beginning
+                failures = 1 if lasted else failures + 1
                 self._stats.state = "backing_off"
                 self._fail(error)
             else:
@@ -137,6 +142,7 @@ class Feed:
                 replayed_until=self._handed_over,
                 replay=cursor.replay,
                 save=self._save_blocking,
+                set_aside=self._set_aside_blocking,
                 set_state=self._set_state,
                 report=self._fail,
             )
@@ -224,6 +230,12 @@ class Feed:
     def _save_blocking(self, progress: Progress) -> None:
         self._unsaved.add(progress)
         self._save_unsaved()
+
+    def _set_aside_blocking(self, rows: Sequence[Row]) -> None:
+        try:
+            self._journal.set_aside(self._backend.name, rows)
+        except OSError as error:
+            raise _journal_error(error) from error
 
     def _save_unsaved(self) -> None:
         progress = self._unsaved.progress

@@ -22,6 +22,7 @@ from scratchd.journal.gaps import Gap, Kind, add, rendered
 from scratchd.journal.reader import Hole
 from scratchd.journal.recovery import recover
 from scratchd.journal.segments import Segments
+from scratchd.journal.set_aside import Row, SetAside
 from scratchd.journal.storage import replace_durably
 from scratchd.journal.writer import Sync, Writer
 from scratchd.log import Log
@@ -125,7 +126,7 @@ class FlavorJournal:
         totals.cut_bytes += recovered.cut_bytes
         if recovered.cut_bytes:
             log.warning("torn end cut", flavor=flavor, directory=directory, bytes=recovered.cut_bytes)
-        segments = Segments(
+        self._segments = Segments(
             directory,
             recovered.segments,
             segment_bytes=limits.segment_bytes,
@@ -135,7 +136,7 @@ class FlavorJournal:
         cursors = [*self._cursors.values(), *self._off.values()]
         self.writer = Writer(
             flavor,
-            segments,
+            self._segments,
             max([recovered.end_sequence, *(cursor.next_sequence for cursor in cursors)]),
             sync=limits.sync,
             sync_interval_s=limits.sync_interval_s,
@@ -144,6 +145,10 @@ class FlavorJournal:
             log=log,
         )
         self.start_sequence = self.writer.next_sequence
+        self._set_aside = {
+            name: SetAside(directory, name, limits.quota_bytes, log) for name in sorted({*self._cursors, *self._off})
+        }
+        self._count_set_aside()
         for backend in backends:
             self._publish(backend)
 
@@ -235,6 +240,22 @@ class FlavorJournal:
             last=gap.last,
             lines=gap.lines,
         )
+
+    def set_aside(self, backend: str, rows: Sequence[Row]) -> None:
+        """Keeps lines that a backend refused for good, inside the quota; blocking.
+
+        Args:
+            backend: an enabled one.
+            rows: in order, all at or beyond its cursor, which is to pass them later.
+
+        Raises:
+            OSError: they are not kept.
+        """
+        self._set_aside[backend].keep(rows)
+        self._count_set_aside()
+
+    def _count_set_aside(self) -> None:
+        self._segments.other_bytes = sum(files.total_bytes for files in self._set_aside.values())
 
     def _publish(self, backend: str) -> None:
         feed = self._stats.feeds.setdefault(backend, FeedStats())

@@ -33,6 +33,7 @@ class Segments:
 
     Attributes:
         total_bytes: of all segments.
+        other_bytes: of what else is inside the quota: lines set aside.
         unsynced: descriptors of ended segments that were not synced since, for whoever syncs to close.
         names_unsynced: whether a segment was begun since the directory was last synced.
     """
@@ -49,6 +50,7 @@ class Segments:
         self.directory = directory
         self.unsynced: list[tuple[int, Segment]] = []
         self.names_unsynced = False
+        self.other_bytes = 0
         self._segments = list(segments)
         self.total_bytes = sum(segment.size for segment in self._segments)
         self._segment_bytes = segment_bytes
@@ -262,7 +264,8 @@ class Segments:
 
     def _keep_quota(self) -> None:
         """Deletes the oldest segments until a full one more fits; who had not read them finds them gone."""
-        while self.total_bytes + self._segment_bytes > self._quota_bytes and len(self._segments) > 1:
+        most_bytes = self._quota_bytes - self.other_bytes - self._segment_bytes
+        while self.total_bytes > most_bytes and len(self._segments) > 1:
             oldest = self._segments.pop(0)
             self.total_bytes -= oldest.size
             self._log.warning(

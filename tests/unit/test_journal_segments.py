@@ -426,3 +426,12 @@ def test_appending_goes_on_where_the_last_segment_had_nothing_to_rewrite(
     bench.close()
     bench.segments = bench.opened()
     assert bench.pieces() == singles(0, FITTING + 2)
+
+
+def test_what_else_is_inside_the_quota_leaves_segments_less(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, quota_bytes=6 * SEGMENT_BYTES)
+    bench.segments.other_bytes = 3 * SEGMENT_BYTES
+    for _ in range(40):
+        bench.append()
+        assert bench.segments.total_bytes + bench.segments.other_bytes <= bench.quota_bytes
+    bench.close()
