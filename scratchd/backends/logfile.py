@@ -8,6 +8,7 @@ compared with it and not written a second time. So a line is in the file exactly
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from scratchd.backends.contract import BackendError
+from scratchd.journal.storage import sync_directory
 from scratchd.log import Log
 from scratchd.refusal import shown
 
@@ -77,6 +79,9 @@ class LogFile:
             size = self._check()
             self.length = size if mark is None else min(mark, size)
             self._tail_end = size
+            self.dirty = size > self.length  # whoever wrote it may have been killed before syncing it
+            if mark is None:
+                self._sync_names()
             if mark is not None and size < mark:
                 log.warning("shorter than it was, going on at its end", path=path, was_bytes=mark, bytes=size)
             if mark is None and size and os.pread(self._fd, 1, size - 1) != b"\n":
@@ -101,11 +106,6 @@ class LogFile:
             raise
         fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o640)
         os.fchmod(fd, 0o640)  # whatever the umask
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
         return fd
 
     def _make_directories(self) -> None:
@@ -117,6 +117,7 @@ class LogFile:
         for directory in reversed(missing):
             directory.mkdir(exist_ok=True)
             directory.chmod(0o2750)  # mkdir(2) takes no setgid bit
+            sync_directory(directory.parent)
 
     def _check(self) -> int:
         """Refuses what is no file of ours; returns the size."""
@@ -138,6 +139,12 @@ class LogFile:
             if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:  # a file system without locks
                 raise
         return status.st_size
+
+    def _sync_names(self) -> None:
+        """Makes the file's name durable, and its directory's: who made them may have been killed before that."""
+        sync_directory(self.path.parent)
+        with contextlib.suppress(PermissionError):  # where only files may be made, the directory was there before
+            sync_directory(self.path.parent.parent)
 
     def close(self) -> None:
         """Closes it; nothing is synced."""

@@ -172,6 +172,30 @@ def test_more_than_can_be_left_is_foreign(path: Path) -> None:
     file.close()
 
 
+def test_lines_that_another_process_wrote_are_synced_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_bytes(ONE + TWO)
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    file = LogFile(path, 0, LOG)
+    assert file.match(ONE + TWO, 0) == b""
+    file.sync()
+    assert synced == [path.stat().st_ino]
+    file.close()
+
+
+@pytest.mark.parametrize("made_before", [False, True], ids=["made now", "made by a process that was killed"])
+def test_the_names_of_a_file_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, made_before: bool) -> None:
+    path = tmp_path / "made" / "meanwhile" / "a.log"
+    if made_before:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    LogFile(path, None, LOG).close()
+    assert {path.parent.stat().st_ino, path.parent.parent.stat().st_ino} <= set(synced)
+    assert made_before or tmp_path.stat().st_ino in synced
+
+
 def test_a_shorter_file_goes_on_at_its_end(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.write_bytes(ONE)
     file = LogFile(path, 50, LOG)
