@@ -29,6 +29,8 @@ _MOST_BUFFERS = 1024
 _MOST_LEFT_OVER_BYTES = 1 << 28
 """More than this behind the mark was not written in the second between two savings of the cursor."""
 
+_CHUNK_BYTES = 1 << 16
+
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _KINDS = {
@@ -80,6 +82,7 @@ class LogFile:
             self.length = size if mark is None else min(mark, size)
             self._tail_end = size
             self.dirty = size > self.length  # whoever wrote it may have been killed before syncing it
+            self._cut_zeros()
             if mark is None:
                 self._sync_names()
             if mark is not None and size < mark:
@@ -145,6 +148,23 @@ class LogFile:
         sync_directory(self.path.parent)
         with contextlib.suppress(PermissionError):  # where only files may be made, the directory was there before
             sync_directory(self.path.parent.parent)
+
+    def _cut_zeros(self) -> None:
+        """Cuts zeros behind the mark: some file systems leave them where a power failure took what was written.
+
+        No line has any, so they are neither a line nor someone else's.
+        """
+        end = self._tail_end
+        while end > self.length:
+            start = max(self.length, end - _CHUNK_BYTES)
+            rest = os.pread(self._fd, end - start, start).rstrip(b"\0")
+            end = start + len(rest)
+            if rest:
+                break
+        if end < self._tail_end:
+            os.ftruncate(self._fd, end)
+            self._log.warning("zeros at the end cut", path=self.path, bytes=self._tail_end - end)
+            self._tail_end = end
 
     def close(self) -> None:
         """Closes it; nothing is synced."""
