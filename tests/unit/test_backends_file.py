@@ -804,3 +804,13 @@ async def test_foreign_bytes_are_not_taken_for_lost_lines(house: House) -> None:
         message = await life.fails("foreign")
         assert "move it away" in message
     assert house.content() == expected + b"stranger\n"
+
+
+async def test_lines_that_stay_are_behind_the_mark_before_others_follow_them(house: House) -> None:
+    await torn_journal(house, 1, 0)
+    async with house.life() as life:
+        life.append([line(100)])
+        await until(lambda: house.content().endswith(text(100)))
+    content = house.content()
+    await house.drained()
+    assert house.content() == content
