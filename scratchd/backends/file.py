@@ -134,6 +134,8 @@ class _FileOutlet:
     # In the thread from here on.
 
     def _begin(self) -> None:
+        if "template" not in self._opening.replay:
+            self._opening.save(self._settle())  # where a flavor goes is known from now on, removed or not
         for text, mark in self._opening.replay.get("files", {}).items():
             path = Path(mark["path"])
             try:

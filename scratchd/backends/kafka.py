@@ -134,6 +134,9 @@ class KafkaBackend:
         topic = self._topics.get(opening.flavor) or opening.replay.get("topic")
         if topic is None:
             raise BackendError("removed", f"flavor {opening.flavor} is not configured and its cursor has no topic")
+        if "topic" not in opening.replay:
+            # Where a flavor goes is known from now on, removed or not.
+            await trio.to_thread.run_sync(opening.save, Progress(opening.sequence, 0, 0, {"topic": topic}))
         if self.fatal:
             if self.awaited:
                 raise self.fatal
