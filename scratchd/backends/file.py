@@ -160,6 +160,8 @@ class _FileOutlet:
     # In the thread from here on.
 
     def _begin(self) -> None:
+        if "template" not in self._opening.replay:
+            self._opening.save(self._settle())  # where a flavor goes is known from now on, removed or not
         for text, mark in self._opening.replay.get("files", {}).items():
             path = Path(mark["path"])
             try:
@@ -176,10 +178,13 @@ class _FileOutlet:
     def _end_of_replay(self) -> None:
         if self._replaying and self._next_sequence >= self._opening.replayed_until:
             self._replaying = False
-            for day in self._days.values():
-                if day.file.matching:
-                    day.file.finish_matching()
-                    day.whole = day.file.length
+            unmatched = [day for day in self._days.values() if day.file.matching]
+            for day in unmatched:
+                day.file.finish_matching()
+                day.whole = day.file.length
+            if unmatched:
+                # The mark moves behind them before anything follows: a later start could not tell them from foreign.
+                self._opening.save(self._progress())
 
     def _take(self, pieces: Sequence[Frame | Hole]) -> None:
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from scratchd.backends.contract import BackendError
+from scratchd.journal.storage import sync_directory
 from scratchd.log import Log
 from scratchd.refusal import shown
 
@@ -29,6 +30,8 @@ _MOST_LEFT_OVER_BYTES = 1 << 28
 """More than this behind the mark was not written in the second between two savings of the cursor."""
 
 _AGAIN_BYTES = 1 << 20
+
+_CHUNK_BYTES = 1 << 16
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -82,7 +85,10 @@ class LogFile:
             size = self._check()
             self.length = self._synced = size if mark is None else min(mark, size)
             self._tail_end = size
-            self.dirty = self.length < size  # what is matched now may never have been synced
+            self.dirty = size > self.length  # whoever wrote it may have been killed before syncing it
+            self._cut_zeros()
+            if mark is None:
+                self._sync_names()
             if mark is not None and size < mark:
                 log.warning("shorter than it was, going on at its end", path=path, was_bytes=mark, bytes=size)
             if mark is None and size and os.pread(self._fd, 1, size - 1) != b"\n":
@@ -107,11 +113,6 @@ class LogFile:
             raise
         fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o640)
         os.fchmod(fd, 0o640)  # whatever the umask
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
         return fd
 
     def _make_directories(self) -> None:
@@ -123,6 +124,7 @@ class LogFile:
         for directory in reversed(missing):
             directory.mkdir(exist_ok=True)
             directory.chmod(0o2750)  # mkdir(2) takes no setgid bit
+            sync_directory(directory.parent)
 
     def _check(self) -> int:
         """Refuses what is no file of ours; returns the size."""
@@ -144,6 +146,29 @@ class LogFile:
             if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:  # a file system without locks
                 raise
         return status.st_size
+
+    def _sync_names(self) -> None:
+        """Makes the file's name durable, and its directory's: who made them may have been killed before that."""
+        sync_directory(self.path.parent)
+        with contextlib.suppress(PermissionError):  # where only files may be made, the directory was there before
+            sync_directory(self.path.parent.parent)
+
+    def _cut_zeros(self) -> None:
+        """Cuts zeros behind the mark: some file systems leave them where a power failure took what was written.
+
+        No line has any, so they are neither a line nor someone else's.
+        """
+        end = self._tail_end
+        while end > self.length:
+            start = max(self.length, end - _CHUNK_BYTES)
+            rest = os.pread(self._fd, end - start, start).rstrip(b"\0")
+            end = start + len(rest)
+            if rest:
+                break
+        if end < self._tail_end:
+            os.ftruncate(self._fd, end)
+            self._log.warning("zeros at the end cut", path=self.path, bytes=self._tail_end - end)
+            self._tail_end = end
 
     def close(self) -> None:
         """Closes it; nothing is synced."""

@@ -235,7 +235,7 @@ class Feed:
         try:
             self._journal.set_aside(self._backend.name, rows)
         except OSError as error:
-            raise _journal_error(error) from error
+            raise self._journal_error(error) from error
 
     def _save_unsaved(self) -> None:
         progress = self._unsaved.progress

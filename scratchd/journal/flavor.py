@@ -23,7 +23,7 @@ from scratchd.journal.reader import Hole
 from scratchd.journal.recovery import recover
 from scratchd.journal.segments import Segments
 from scratchd.journal.set_aside import Row, SetAside
-from scratchd.journal.storage import replace_durably
+from scratchd.journal.storage import replace_durably, sync_directory
 from scratchd.journal.writer import Sync, Writer
 from scratchd.log import Log
 from scratchd.stats import FeedStats, FlavorStats, JournalStats
@@ -69,6 +69,7 @@ def locked(directory: Path) -> Iterator[None]:
         OSError: it cannot be made or written to.
     """
     directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    sync_directory(directory.parent)
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         try:
@@ -111,6 +112,7 @@ class FlavorJournal:
         log: Log,
     ) -> None:
         directory.mkdir(mode=0o750, exist_ok=True)
+        sync_directory(directory.parent)  # even where it was there: a kill may have come between the two
         self.directory = directory
         self.flavor = flavor
         self.broken: dict[str, str] = {}

@@ -166,10 +166,55 @@ def test_what_is_left_and_is_no_line_of_ours_is_foreign(path: Path, left: bytes)
 
 def test_more_than_can_be_left_is_foreign(path: Path) -> None:
     path.touch()
-    os.truncate(path, (1 << 28) + 1)
+    os.truncate(path, 1 << 28)
+    with path.open("ab") as end:
+        end.write(b"\n")
     file = LogFile(path, 0, LOG)
     refused("foreign", "expected the end of the file, got 268435457 bytes", file.finish_matching)
     file.close()
+
+
+@pytest.mark.parametrize("zeros", [1, 100, 1 << 17])
+@pytest.mark.parametrize("there", [b"", TWO, TWO + THREE[:4]], ids=["nothing", "a line", "a torn line"])
+def test_zeros_behind_the_mark_are_cut(path: Path, there: bytes, zeros: int) -> None:
+    path.write_bytes(ONE + there + bytes(zeros))
+    file = LogFile(path, len(ONE), LOG)
+    rest = file.match(TWO + THREE, 0)
+    if rest:
+        file.write([rest])
+    assert path.read_bytes() == ONE + TWO + THREE
+    file.close()
+
+
+def test_zeros_before_the_mark_or_in_a_file_that_the_cursor_does_not_know_are_not_ours_to_cut(path: Path) -> None:
+    path.write_bytes(ONE + bytes(8))
+    LogFile(path, len(ONE) + 8, LOG).close()
+    refused("foreign", "expected a newline at the end", lambda: LogFile(path, None, LOG))
+    assert path.read_bytes() == ONE + bytes(8)
+
+
+def test_lines_that_another_process_wrote_are_synced_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_bytes(ONE + TWO)
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    file = LogFile(path, 0, LOG)
+    assert file.match(ONE + TWO, 0) == b""
+    file.sync()
+    assert synced == [path.stat().st_ino]
+    file.close()
+
+
+@pytest.mark.parametrize("made_before", [False, True], ids=["made now", "made by a process that was killed"])
+def test_the_names_of_a_file_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, made_before: bool) -> None:
+    path = tmp_path / "made" / "meanwhile" / "a.log"
+    if made_before:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    LogFile(path, None, LOG).close()
+    assert {path.parent.stat().st_ino, path.parent.parent.stat().st_ino} <= set(synced)
+    assert made_before or tmp_path.stat().st_ino in synced
 
 
 def test_a_shorter_file_goes_on_at_its_end(path: Path, caplog: pytest.LogCaptureFixture) -> None:
