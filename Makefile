@@ -9,7 +9,7 @@ KAFKA ?=
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help run check test lint clean
+.PHONY: help run check test torture lint clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -37,6 +37,11 @@ test: ## everything: installs what it needs, then lint, types, unit and integrat
 	@scripts/machine test
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -ra --durations=10 tests/unit tests/integration
+
+# Each round is a life under load, a SIGKILL, perhaps starts that are killed too, and a start that lives.
+torture: .venv/.dev ## kill it 200 times under load (ROUNDS=n), read everything back, print what was done
+	@scripts/machine test
+	SCRATCHD_TORTURE_ROUNDS=$(or $(ROUNDS),200) $(BIN)/pytest -q -s tests/integration/test_torture.py
 
 clean: ## remove what was made, except for ./var
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

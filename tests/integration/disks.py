@@ -17,6 +17,8 @@ import struct
 import subprocess
 from pathlib import Path
 
+from deadline import wait_for
+
 _EXT4_IOC_SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
 _CLONE_NEWNS = 0x00020000
@@ -73,6 +75,15 @@ class Image(Disk):
         """Mounts it, again after `unmount`; replays its journal as after a power failure."""
         _run("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self.path))
 
+    def power_up(self) -> None:
+        """Unmounts it, and mounts what the disk has, as a machine does that gets its power back behind `shut_down`.
+
+        Nothing may use it any more. The loop device is waited for: it caches the image.
+        """
+        _run("umount", str(self.path))
+        wait_for(lambda: not self._device(), what=f"{self._image} behind no loop device")
+        self.mount()
+
     def shut_down(self) -> None:
         """Makes every further write and sync an error until it is unmounted; what was not synced is lost."""
         fd = os.open(self.path, os.O_RDONLY)
@@ -83,13 +94,17 @@ class Image(Disk):
 
     def turn_read_only(self) -> None:
         """What ext4 does by itself when it finds an error, also while files are open for writing."""
-        device = subprocess.run(
+        Path("/sys/fs/ext4", Path(self._device()).name, "trigger_fs_error").write_text("test")
+
+    def _device(self) -> str:
+        """The loop device, empty where there is none."""
+        return subprocess.run(
             ["losetup", "--noheadings", "--output", "NAME", "--associated", str(self._image)],
             check=True,
             capture_output=True,
             text=True,
+            env={**os.environ, "PATH": _PATH},
         ).stdout.strip()
-        Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error").write_text("test")
 
     def check(self) -> None:
         """Repairs it, while it is unmounted."""
