@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from clients import Client, numbers
+from clients import PAUSE_S, Client, numbers
 from daemon import SOURCE, Daemon
 from disks import LOGROTATE, Disks
 from kafka_client import Broker
@@ -43,8 +43,9 @@ def _start(start_daemon: Callable[..., Daemon], place: Path, **sections: Any) ->
     return start_daemon(file={"flush_interval_s": 0.02}, flavors=flavors, **sections)
 
 
-def _clients(daemon: Daemon, pad: int = 0) -> tuple[Client, Client]:
-    return Client(daemon.address, "sick.test", pad=pad), Client(daemon.address, "well.test")
+def _clients(daemon: Daemon, pad: int = 0, pause_s: float = PAUSE_S) -> tuple[Client, Client]:
+    sick = Client(daemon.address, "sick.test", pad=pad, pause_s=pause_s)
+    return sick, Client(daemon.address, "well.test", pause_s=pause_s)
 
 
 def _file(place: Path) -> Path:
@@ -208,7 +209,7 @@ def test_a_hanging_file_system_is_waited_for_by_its_flavor_alone(
         ],
         http={"stop_timeout_s": 3},
     )
-    sick, well = _clients(daemon)
+    sick, well = _clients(daemon, pause_s=0.02)  # strace stops every call of the process: enough flows to be missed
     with sick, well:
         daemon.wait_for(lambda: sick.has_sent(50))
         daemon.wait_for(lambda: list((place / "sick").glob("*.log")))
