@@ -16,7 +16,8 @@ socket with unread input resets the connection, and a reset discards what the pe
 9.6).
 
 It accepts one connection of each listener a turn: instances that share a socket get their share only so. Above the
-limit, and without free descriptors, it does not accept: who waits, waits in the kernel's backlog.
+limit, and when descriptors run short, it does not accept: who waits, waits in the kernel's backlog. The last
+descriptors are not for connections: without one the journal cannot sync, and everybody would be refused.
 
 Stopping has two halves. In the first, everything goes on but accepting: what waits in the backlog of a socket of our
 own is taken first, since closing it would reset them; an answer closes its connection, an idle connection may send one
@@ -29,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import resource
 import select
 import socket
 from collections.abc import Callable, Sequence
@@ -57,6 +59,9 @@ MAX_TURN_REQUESTS = 512
 
 _NOTHING = select.EPOLLET
 """Waited for at a connection that waits for us: nothing, and an error only once."""
+
+RESERVED_DESCRIPTORS = 64
+"""Left to the journals and the backends, a quarter of all where there are few; a flavor has about ten."""
 
 _PAUSE_S = 0.5
 """Before the next try to accept when there are no descriptors or no memory: the backlog would wake us at once."""
@@ -134,6 +139,10 @@ class Gate:
         self._listeners: dict[int, Listener] = {}
         self._accepting = False
         self._accept_again_s = math.inf
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The kernel gives the lowest free number, so a high one says how many are in use.
+        self._reserved_from = descriptors - min(RESERVED_DESCRIPTORS, descriptors // 4)
+        self._is_short = False
         self._clients: dict[int, _Client] = {}
         self._handed_over = 0
         # Who was ready for the last turn and not served in it. It may be stale, as any readiness may.
@@ -430,6 +439,7 @@ class Gate:
 
     def _closed(self) -> None:
         self._stats.connections -= 1
+        self._is_short = False
         self._left.unpark_all()
         self._accept_or_not()
 
@@ -463,7 +473,7 @@ class Gate:
 
     def _accept_or_not(self) -> None:
         """Listens in the epoll as long as connections may be accepted."""
-        wanted = self._free > 0 and self._accept_again_s == math.inf and bool(self._listeners)
+        wanted = self._free > 0 and not self._is_short and self._accept_again_s == math.inf and bool(self._listeners)
         if wanted and not self._accepting:
             for fd in self._listeners:
                 self._epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
@@ -485,14 +495,17 @@ class Gate:
         except OSError as error:
             # Anything else concerns one connection, which is gone (accept(2), "Error handling").
             if error.errno in _EXHAUSTED:
-                self._log.error(
-                    "cannot accept connections, trying again",
-                    error=error.strerror,
-                    open=self._stats.connections,
-                    listener=listener,
-                )
-                self._accept_again_s = trio.current_time() + _PAUSE_S
-                self._accept_or_not()
+                self._pause_accepting(listener, error.strerror)
+        else:
+            if self._is_short:
+                self._pause_accepting(listener, "descriptors run short")
+
+    def _pause_accepting(self, listener: Listener, reason: str | None) -> None:
+        self._log.error(
+            "cannot accept connections, trying again", error=reason, open=self._stats.connections, listener=listener
+        )
+        self._accept_again_s = trio.current_time() + _PAUSE_S
+        self._accept_or_not()
 
     def _accept_one(self, listener: Listener) -> None:
         accepted, address = listener.socket.accept()
@@ -516,6 +529,7 @@ class Gate:
         self._set_deadline(client, trio.current_time() + self._config.keep_alive_s)
         self._clients[accepted.fileno()] = client
         self._stats.connections += 1
+        self._is_short = accepted.fileno() >= self._reserved_from
         self._accept_or_not()
 
     def _stop_accepting(self) -> None:
