@@ -9,7 +9,7 @@ KAFKA ?=
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help run check test lint clean
+.PHONY: help run check test lint fuzz clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -37,6 +37,28 @@ test: ## everything: installs what it needs, then lint, types, unit and integrat
 	@scripts/machine test
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -ra --durations=10 tests/unit tests/integration
+
+# Inputs for each claim, and seconds at most. atheris has wheels for some versions of Python only, so nothing else needs it.
+RUNS ?= 1000000
+SECONDS ?= 600
+CLAIMS ?= head conversation query
+
+fuzz: .cache/fuzz/.atheris ## coverage-guided fuzzing: RUNS inputs for each of CLAIMS, SECONDS at most
+	@for claim in $(CLAIMS); do \
+		mkdir -p .cache/fuzz/$$claim && \
+		PYTHONPATH=$(CURDIR) .cache/fuzz/venv/bin/python tests/fuzz/fuzz.py $$claim -runs=$(RUNS) -max_total_time=$(SECONDS) \
+			-max_len=450 -print_final_stats=1 -artifact_prefix=.cache/fuzz/broken-$$claim- \
+			-dict=tests/fuzz/$$(test $$claim = query && echo query || echo http).dict \
+			.cache/fuzz/$$claim tests/unit/fuzz_corpus/$$claim || exit 1; \
+	done
+
+.cache/fuzz/.atheris: pyproject.toml
+	@scripts/machine run
+	@echo "Making .cache/fuzz/venv"
+	@mkdir -p .cache/fuzz
+	@$(PYTHON) -m venv .cache/fuzz/venv
+	@.cache/fuzz/venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable . atheris h11
+	@touch $@
 
 clean: ## remove what was made, except for ./var
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
