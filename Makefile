@@ -9,7 +9,7 @@ KAFKA ?=
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help run check test torture lint clean
+.PHONY: help run check test torture fuzz lint clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -42,6 +42,28 @@ test: ## everything: installs what it needs, then lint, types, unit and integrat
 torture: .venv/.dev ## kill it 200 times under load (ROUNDS=n), read everything back, print what was done
 	@scripts/machine test
 	SCRATCHD_TORTURE_ROUNDS=$(or $(ROUNDS),200) $(BIN)/pytest -q -s tests/integration/test_torture.py
+
+# Inputs for each claim, and seconds at most. atheris has wheels for some versions of Python only, so nothing else needs it.
+RUNS ?= 1000000
+SECONDS ?= 600
+CLAIMS ?= head conversation query
+
+fuzz: .cache/fuzz/.atheris ## coverage-guided fuzzing: RUNS inputs for each of CLAIMS, SECONDS at most
+	@for claim in $(CLAIMS); do \
+		mkdir -p .cache/fuzz/$$claim && \
+		PYTHONPATH=$(CURDIR) .cache/fuzz/venv/bin/python tests/fuzz/fuzz.py $$claim -runs=$(RUNS) -max_total_time=$(SECONDS) \
+			-max_len=450 -print_final_stats=1 -artifact_prefix=.cache/fuzz/broken-$$claim- \
+			-dict=tests/fuzz/$$(test $$claim = query && echo query || echo http).dict \
+			.cache/fuzz/$$claim tests/unit/fuzz_corpus/$$claim || exit 1; \
+	done
+
+.cache/fuzz/.atheris: pyproject.toml
+	@scripts/machine run
+	@echo "Making .cache/fuzz/venv"
+	@mkdir -p .cache/fuzz
+	@$(PYTHON) -m venv .cache/fuzz/venv
+	@.cache/fuzz/venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable . atheris h11
+	@touch $@
 
 clean: ## remove what was made, except for ./var
 	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -94,6 +94,8 @@ class Stream:
     Attributes:
         socket: of the connection; Hypercorn asks it for addresses.
         has_sent: whether anything was sent.
+        has_ended: whether nothing more comes out of it.
+        on_end: awaited when that is so.
 
     Args:
         connection: stays open when the stream is closed.
@@ -103,6 +105,8 @@ class Stream:
     def __init__(self, connection: Connection, data: bytes = b"") -> None:
         self.socket = connection.socket
         self.has_sent = False
+        self.has_ended = False
+        self.on_end: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self._connection = connection
         self._data = data
         self._closed = False
@@ -110,6 +114,17 @@ class Stream:
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002 - trio's signature
         """What came; nothing at the end."""
+        try:
+            data = await self.read()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._end()
+            raise
+        if not data:
+            await self._end()
+        return data
+
+    async def read(self) -> bytes:
+        """The same, as it is to be for the server of a kind of connection."""
         if self._data:
             data, self._data = self._data, b""
             await trio.lowlevel.checkpoint()
@@ -141,6 +156,10 @@ class Stream:
         finally:
             self.abort()
 
+    async def _end(self) -> None:
+        self.has_ended = True
+        await self.on_end()
+
     async def _wait(self, action: Callable[[], Awaitable[_Result]]) -> _Result:
         if not self._closed:
             with trio.CancelScope() as scope:
@@ -168,18 +187,13 @@ class Server(TCPServer):
         wrapped = ASGIWrapper(cast("ASGIFramework", app))
         super().__init__(wrapped, config, WorkerContext(None), {}, cast("trio.SSLStream[trio.SocketStream]", stream))
         self._replayed = stream
-        self._read_all = False
+        # Hypercorn would hold on to a connection whose peer has gone until it has been idle for long enough.
+        stream.on_end = self.idle_task.stop
 
     async def protocol_send(self, event: Event) -> None:
-        """Sends what the protocol says, and keeps the time of idle connections."""
-        if not (self._read_all and isinstance(event, Updated)):
+        """Sends what the protocol says, and keeps the time of idle connections until nothing more can come."""
+        if not (self._replayed.has_ended and isinstance(event, Updated)):
             await super().protocol_send(event)
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        # Hypercorn would hold on to a connection whose peer has gone until it has been idle for long enough.
-        self._read_all = True
-        await self.idle_task.stop()
 
 
 async def respond(send: Send, answer: Answer, fields: Sequence[tuple[bytes, bytes]] = (), *, prefix: str = "") -> None:

@@ -61,6 +61,7 @@ class Pass:
         bodiless: whether that head is one of HEAD.
         unusual: what stands behind the requests and is not answered here: the connection is given away with it.
         closes: whether the connection is closed behind the answers.
+        has_more: whether it ended for its size: there may be another one already.
     """
 
     requests: tuple[Request, ...] = ()
@@ -68,6 +69,7 @@ class Pass:
     bodiless: bool = False
     unusual: WithBody | Http2 | None = None
     closes: bool = False
+    has_more: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.requests) or self.closes or self.unusual is not None
@@ -98,6 +100,8 @@ class Conversation:
         recogniser: of hot requests; None where every request needs its client's address.
         max_head_bytes: limit of a head.
     """
+
+    __slots__ = ("_data", "_ended", "_http2", "_judged", "_max_head_bytes", "_peer", "_proxies", "_recogniser")
 
     def __init__(
         self, peer: Address | None, proxies: Proxies, recogniser: Recogniser | None, *, max_head_bytes: int
@@ -145,10 +149,11 @@ class Conversation:
         """
         requests: list[Request] = []
         data, at = self._data, 0
-        while len(requests) < MAX_PASS_REQUESTS:
-            hot = self._recogniser.recognise(data, at) if self._recogniser is not None else None
+        # At the end of what is here it is not the size that ends a pass.
+        while len(requests) < MAX_PASS_REQUESTS or at == len(data):
+            # A head that was incomplete is left to the parser, which need not begin anew with each byte of it.
+            hot = None if self._recogniser is None or self._judged else self._recogniser.recognise(data, at)
             if hot is not None:
-                self._judged = 0
                 request, persistent, end = hot
             else:
                 parsed = self._parse(at)
@@ -170,7 +175,7 @@ class Conversation:
                 self._data = b""
                 return Pass(tuple(requests), closes=True)
         self._data = data[at:]
-        return Pass(tuple(requests))
+        return Pass(tuple(requests), has_more=True)
 
     def _parse(self, at: int) -> Head | Opening | Refusal | None:
         """What the head that begins at `at` is, unless it is known to be incomplete."""

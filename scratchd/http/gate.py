@@ -1,9 +1,13 @@
 """The gate: drives the track listener, all of its connections in one task.
 
 An epoll of its own, which trio waits for as for any descriptor, tells which connections are ready; a turn reads all of
-them, up to `MAX_EVENTS`, takes what they ask as one pass (one append for each flavor), and writes the answers. So what
-waking up and appending cost is shared by everyone who is ready, and the busier it gets the more share it. Turns are
-bounded, and between two of them everybody else on the loop has a turn.
+them, takes what they ask as one pass (one append for each flavor), and writes the answers. So what waking up and
+appending cost is shared by everyone who is ready, and the busier it gets the more share it.
+
+A turn is bounded: in connections, in requests of one connection (a pass of its conversation), and in requests of all.
+Who was ready and not served comes first in the next one. A connection that has more to say than a pass takes lines up
+again behind the others: it is waited for as if to send, which it always may. Between two turns everybody else on the
+loop has a turn.
 
 It waits, reads, writes and keeps time; what the bytes mean is `conversation`'s business. Nothing is read from a
 connection that has unsent output. What is unusual leaves the epoll for a task of its own in the hand-over. A connection
@@ -12,7 +16,8 @@ socket with unread input resets the connection, and a reset discards what the pe
 9.6).
 
 It accepts one connection of each listener a turn: instances that share a socket get their share only so. Above the
-limit, and without free descriptors, it does not accept: who waits, waits in the kernel's backlog.
+limit, and when descriptors run short, it does not accept: who waits, waits in the kernel's backlog. The last
+descriptors are not for connections: without one the journal cannot sync, and everybody would be refused.
 
 Stopping has two halves. In the first, everything goes on but accepting: what waits in the backlog of a socket of our
 own is taken first, since closing it would reset them; an answer closes its connection, an idle connection may send one
@@ -25,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import resource
 import select
 import socket
 from collections.abc import Callable, Sequence
@@ -46,12 +52,22 @@ from scratchd.stats import HttpStats
 from scratchd.track import Accepted, Outcome, Request
 
 MAX_EVENTS = 256
-"""Connections served in a turn: bounds how long the rest of the loop waits, some milliseconds."""
+"""Connections served in a turn: one request of each keeps the rest of the loop waiting for some milliseconds."""
+
+MAX_TURN_REQUESTS = 512
+"""After so many requests a turn takes no further connection: bounds the same where connections pipeline."""
+
+_NOTHING = select.EPOLLET
+"""Waited for at a connection that waits for us: nothing, and an error only once."""
+
+RESERVED_DESCRIPTORS = 64
+"""Left to the journals and the backends, a quarter of all where there are few; a flavor has about ten."""
 
 _PAUSE_S = 0.5
 """Before the next try to accept when there are no descriptors or no memory: the backlog would wake us at once."""
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# The last one is the epoll's (epoll_ctl(2), max_user_watches).
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
 
 
 class _Client:
@@ -63,11 +79,25 @@ class _Client:
         unsent: what the kernel has not taken yet.
         since_s: when the heads were complete whose answers are being sent.
         then: what follows once everything is sent.
+        events: what the epoll waits for.
         waiting: whether a pass of it is being taken: nothing is read meanwhile.
+        has_more: whether its conversation may have another pass, without anything being read.
         leaving: bytes that may still be read away, None while it is not being closed.
     """
 
-    __slots__ = ("address", "conversation", "deadline_s", "leaving", "since_s", "socket", "then", "unsent", "waiting")
+    __slots__ = (
+        "address",
+        "conversation",
+        "deadline_s",
+        "events",
+        "has_more",
+        "leaving",
+        "since_s",
+        "socket",
+        "then",
+        "unsent",
+        "waiting",
+    )
 
     def __init__(self, sock: socket.socket, address: Any, conversation: Conversation, deadline_s: float) -> None:  # noqa: ANN401 - as the module socket types it
         self.socket = sock
@@ -77,7 +107,9 @@ class _Client:
         self.unsent = b""
         self.since_s = 0.0
         self.then: Pass | None = None
+        self.events = select.EPOLLIN
         self.waiting = False
+        self.has_more = False
         self.leaving: int | None = None
 
 
@@ -107,12 +139,17 @@ class Gate:
         self._listeners: dict[int, Listener] = {}
         self._accepting = False
         self._accept_again_s = math.inf
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The kernel gives the lowest free number, so a high one says how many are in use.
+        self._reserved_from = descriptors - min(RESERVED_DESCRIPTORS, descriptors // 4)
+        self._is_short = False
         self._clients: dict[int, _Client] = {}
         self._handed_over = 0
-        # Of the turn that is being made: who asked what, and who has more to say than one pass takes.
+        # Who was ready for the last turn and not served in it. It may be stale, as any readiness may.
+        self._ready: list[tuple[int, int]] = []
+        # Of the turn that is being made: who asked what.
         self._asked: list[tuple[_Client, Pass | None]] = []
         self._requests: list[Request] = []
-        self._unfinished: list[_Client] = []
         self._left = trio.lowlevel.ParkingLot()
         self._stopping = trio.Event()
         self._reads_end_s = math.inf
@@ -125,7 +162,7 @@ class Gate:
         if not self._stopping.is_set():
             self._reads_end_s = trio.current_time() + self._config.stop_timeout_s / 2
             for client in self._clients.values():
-                if client.leaving is None and not client.unsent and not client.waiting:
+                if client.leaving is None and client.events == select.EPOLLIN and not client.waiting:
                     client.deadline_s = min(client.deadline_s, self._reads_end_s)
             self._handover.retire()
             self._stopping.set()
@@ -142,7 +179,7 @@ class Gate:
         try:
             async with trio.open_nursery() as tasks, trio.open_nursery() as driving:
                 driving.start_soon(self._drive, tasks)
-                driving.start_soon(self._keep_time)
+                driving.start_soon(self._keep_time, tasks)
                 self._accept_or_not()
                 await self._stopping.wait()
                 self._stop_accepting()
@@ -165,7 +202,7 @@ class Gate:
 
     async def _drive(self, tasks: trio.Nursery) -> None:
         while True:
-            if self._unfinished:
+            if self._ready:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -183,32 +220,36 @@ class Gate:
             self._answer_all(asked, taken.outcomes, now_s, tasks)
         else:
             for client, _ in asked:
-                self._epoll.unregister(client.socket)
+                self._wait_for(client, _NOTHING)
                 client.deadline_s = math.inf
             tasks.start_soon(self._answer_when_settled, asked, taken, now_s, tasks)
 
     def _gather(self, now_s: float, tasks: trio.Nursery) -> None:
         """Lets everyone who is ready say or be told something; what they ask is in `_asked` and `_requests` then."""
-        unfinished, self._unfinished = self._unfinished, []
-        for client in unfinished:
-            if not client.unsent and client.leaving is None and client.socket.fileno() in self._clients:
-                self._converse(client, now_s, tasks)
-        for fd, _ in self._epoll.poll(0, MAX_EVENTS):
-            ready = self._clients.get(fd)
-            if ready is None:
+        events = iter(self._ready or self._epoll.poll(0, MAX_EVENTS))
+        for fd, _ in events:
+            client = self._clients.get(fd)
+            if client is None:
                 if fd in self._listeners:
                     self._accept(self._listeners[fd])
-            elif ready.unsent:
-                self._go_on_sending(ready, tasks)
-            elif not ready.waiting:
-                self._read(ready, now_s, tasks)
+            elif client.waiting:
+                continue
+            elif client.unsent:
+                self._go_on_sending(client, tasks)
+            elif not client.has_more:
+                self._read(client, now_s, tasks)
+            elif not self._converse(client, now_s, tasks):
+                self._wait_for_input(client)
+            if len(self._requests) >= MAX_TURN_REQUESTS:
+                break
+        self._ready = list(events)
 
     async def _answer_when_settled(
         self, asked: list[tuple[_Client, Pass | None]], taken: Taken, since_s: float, tasks: trio.Nursery
     ) -> None:
         await self._intake.settle(taken)
         for client, _ in asked:
-            self._epoll.register(client.socket, select.EPOLLIN)
+            self._wait_for(client, select.EPOLLIN)
         self._answer_all(asked, taken.outcomes, since_s, tasks)
 
     def _read(self, client: _Client, now_s: float, tasks: trio.Nursery) -> None:
@@ -259,6 +300,7 @@ class Gate:
     ) -> None:
         """Sends the answers of a turn; `outcomes` are those of its requests, in order."""
         at = images = 0
+        image = b""
         idle_until_s = min(trio.current_time() + self._config.keep_alive_s, self._reads_end_s)
         for client, turn in asked:
             client.waiting = False
@@ -269,7 +311,10 @@ class Gate:
                 continue
             outcome = outcomes[at]
             at += 1
-            data = self._answers.answer(outcome, bodiless=False, closes=False)
+            if type(outcome) is Accepted:
+                data = image = image or self._answers.answer(outcome, bodiless=False, closes=False)
+            else:
+                data = self._answers.answer(outcome, bodiless=False, closes=False)
             try:
                 sent = client.socket.send(data)
             except OSError as error:
@@ -278,7 +323,8 @@ class Gate:
                     self._close(client)
                     continue
             if sent < len(data):
-                self._wait_to_send(client, data[sent:], None, since_s)
+                client.unsent, client.since_s = data[sent:], since_s
+                self._wait_to_send(client)
             else:
                 client.deadline_s = idle_until_s
             if type(outcome) is Accepted:
@@ -306,14 +352,14 @@ class Gate:
         for outcome in [*outcomes, turn.refusal] if turn.refusal is not None else outcomes:
             self._intake.answered(status(outcome), seconds)
         if sent < len(data):
-            self._wait_to_send(client, data[sent:], turn, since_s)
+            client.unsent, client.then, client.since_s = data[sent:], turn, since_s
+            self._wait_to_send(client)
         else:
             self._go_on(client, turn, since_s, tasks)
 
-    def _wait_to_send(self, client: _Client, unsent: bytes, then: Pass | None, since_s: float) -> None:
-        client.unsent, client.then, client.since_s = unsent, then, since_s
+    def _wait_to_send(self, client: _Client) -> None:
         client.deadline_s = trio.current_time() + self._config.write_timeout_s
-        self._epoll.modify(client.socket, select.EPOLLOUT)
+        self._wait_for(client, select.EPOLLOUT)
 
     def _go_on_sending(self, client: _Client, tasks: trio.Nursery) -> None:
         try:
@@ -325,7 +371,6 @@ class Gate:
             return
         client.unsent = client.unsent[sent:]
         if not client.unsent:
-            self._epoll.modify(client.socket, select.EPOLLIN)
             turn, client.then = client.then, None
             self._go_on(client, turn or Pass(), client.since_s, tasks)
 
@@ -335,12 +380,25 @@ class Gate:
             self._hand_over(client, turn.unusual, since_s, tasks)
         elif turn.closes:
             self._leave(client)
-        elif client.conversation.has_begun:
-            # More of what is here already may be complete; if not, it is a head that has begun.
-            self._set_deadline(client, since_s + self._config.head_timeout_s)
-            self._unfinished.append(client)
+        elif turn.has_more:
+            # What its peer has not read yet may fill the kernel's buffer so far that it counts as full.
+            client.has_more = True
+            self._wait_to_send(client)
         else:
-            self._set_deadline(client, trio.current_time() + self._config.keep_alive_s)
+            self._wait_for_input(client)
+
+    def _wait_for_input(self, client: _Client) -> None:
+        """Nothing is owed to it: its peer has to say something."""
+        client.has_more = False
+        self._wait_for(client, select.EPOLLIN)
+        has_begun = client.conversation.has_begun
+        limit_s = self._config.head_timeout_s if has_begun else self._config.keep_alive_s
+        self._set_deadline(client, trio.current_time() + limit_s)
+
+    def _wait_for(self, client: _Client, events: int) -> None:
+        if client.events != events:
+            client.events = events
+            self._epoll.modify(client.socket, events)
 
     def _hand_over(self, client: _Client, unusual: WithBody | Http2, since_s: float, tasks: trio.Nursery) -> None:
         self._epoll.unregister(client.socket)
@@ -371,6 +429,7 @@ class Gate:
             self._close(client)
             return
         client.leaving = LINGER_BYTES
+        self._wait_for(client, select.EPOLLIN)
         client.deadline_s = trio.current_time() + LINGER_S
 
     def _close(self, client: _Client) -> None:
@@ -380,30 +439,30 @@ class Gate:
 
     def _closed(self) -> None:
         self._stats.connections -= 1
+        self._is_short = False
         self._left.unpark_all()
         self._accept_or_not()
 
-    async def _keep_time(self) -> None:
+    async def _keep_time(self, tasks: trio.Nursery) -> None:
         while True:
             await trio.sleep(self._tick_s)
             now_s = trio.current_time()
-            for client in [client for client in self._clients.values() if client.deadline_s <= now_s]:
-                self._expire(client, now_s)
+            late = [client for client in self._clients.values() if client.deadline_s <= now_s]
+            for number, client in enumerate(late, 1):
+                if client.deadline_s <= now_s and self._clients.get(client.socket.fileno()) is client:
+                    self._expire(client, tasks)
+                if number % MAX_EVENTS == 0:
+                    await trio.lowlevel.checkpoint()  # a turn is bounded here too
             if now_s >= self._accept_again_s:
                 self._accept_again_s = math.inf
                 self._accept_or_not()
 
-    def _expire(self, client: _Client, now_s: float) -> None:
-        if client.leaving is not None or client.unsent:
+    def _expire(self, client: _Client, tasks: trio.Nursery) -> None:
+        if client.leaving is not None or client.unsent or client.has_more:
             self._close(client)
         elif client.conversation.has_begun:
             turn = client.conversation.give_up(self._config.head_timeout_s)
-            with contextlib.suppress(OSError):
-                client.socket.send(turn.render([], self._answers))
-            if turn.refusal is not None:
-                self._intake.refused(turn.refusal)
-                self._intake.answered(status(turn.refusal), trio.current_time() - now_s)
-            self._leave(client)
+            self._answer(client, turn, [], trio.current_time(), tasks)
         else:
             self._leave(client)
 
@@ -414,8 +473,7 @@ class Gate:
 
     def _accept_or_not(self) -> None:
         """Listens in the epoll as long as connections may be accepted."""
-        free = len(self._clients) + self._handed_over < self._config.max_connections
-        wanted = free and self._accept_again_s == math.inf and bool(self._listeners)
+        wanted = self._free > 0 and not self._is_short and self._accept_again_s == math.inf and bool(self._listeners)
         if wanted and not self._accepting:
             for fd in self._listeners:
                 self._epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
@@ -423,6 +481,11 @@ class Gate:
             for fd in self._listeners:
                 self._epoll.unregister(fd)
         self._accepting = wanted
+
+    @property
+    def _free(self) -> int:
+        """So many more connections may be accepted."""
+        return self._config.max_connections - len(self._clients) - self._handed_over
 
     def _accept(self, listener: Listener) -> None:
         try:
@@ -432,18 +495,26 @@ class Gate:
         except OSError as error:
             # Anything else concerns one connection, which is gone (accept(2), "Error handling").
             if error.errno in _EXHAUSTED:
-                self._log.error(
-                    "cannot accept connections, trying again",
-                    error=error.strerror,
-                    open=self._stats.connections,
-                    listener=listener,
-                )
-                self._accept_again_s = trio.current_time() + _PAUSE_S
-                self._accept_or_not()
+                self._pause_accepting(listener, error.strerror)
+        else:
+            if self._is_short:
+                self._pause_accepting(listener, "descriptors run short")
+
+    def _pause_accepting(self, listener: Listener, reason: str | None) -> None:
+        self._log.error(
+            "cannot accept connections, trying again", error=reason, open=self._stats.connections, listener=listener
+        )
+        self._accept_again_s = trio.current_time() + _PAUSE_S
+        self._accept_or_not()
 
     def _accept_one(self, listener: Listener) -> None:
         accepted, address = listener.socket.accept()
         accepted.settimeout(0)
+        try:
+            self._epoll.register(accepted, select.EPOLLIN)
+        except OSError:
+            accepted.close()
+            raise
         if accepted.family != socket.AF_UNIX:
             # Accepted sockets inherit it, but not every passed socket has it.
             with contextlib.suppress(OSError):
@@ -457,8 +528,8 @@ class Gate:
         client = _Client(accepted, address, conversation, 0.0)
         self._set_deadline(client, trio.current_time() + self._config.keep_alive_s)
         self._clients[accepted.fileno()] = client
-        self._epoll.register(accepted, select.EPOLLIN)
         self._stats.connections += 1
+        self._is_short = accepted.fileno() >= self._reserved_from
         self._accept_or_not()
 
     def _stop_accepting(self) -> None:
@@ -469,7 +540,14 @@ class Gate:
         self._listeners, self._accepting = {}, False
         for listener in listeners:
             if not listener.inherited:
-                with contextlib.suppress(OSError):
-                    while self._stats.connections < self._config.max_connections:
-                        self._accept_one(listener)
+                self._take_backlog(listener)
             listener.close()
+
+    def _take_backlog(self, listener: Listener) -> None:
+        for _ in range(self._free):
+            try:
+                self._accept_one(listener)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # that one is gone, which says nothing about the next

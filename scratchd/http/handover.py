@@ -17,13 +17,14 @@ from collections.abc import Awaitable, Callable
 
 import hpack
 import trio
-from hypercorn.events import RawData
+from hypercorn.config import Config
+from hypercorn.events import Updated
 from hypercorn.protocol.h2 import H2Protocol
 
 from scratchd.config import Http
 from scratchd.http.asgi import BodyApp, Http2App
 from scratchd.http.body import Body
-from scratchd.http.boundary import Server, Stream, hypercorn_config, survives
+from scratchd.http.boundary import App, Server, Stream, hypercorn_config, survives
 from scratchd.http.client import Proxies
 from scratchd.http.connection import Connection
 from scratchd.http.conversation import Http2, WithBody
@@ -69,7 +70,7 @@ class Handover:
 
     async def serve_http2(self, connection: Connection, unusual: Http2) -> None:
         """Serves a connection that has begun with HTTP/2's preface, until its end."""
-        stream = Stream(connection, unusual.data.removeprefix(HTTP2_PREFACE))
+        stream = _Http2Stream(connection, unusual.data.removeprefix(HTTP2_PREFACE))
 
         async def end() -> None:
             await server.say_goodbye()
@@ -132,9 +133,9 @@ class _BodyStream(Stream):
         self._begun = unusual.data
         self._deadline_s = deadline_s
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    async def read(self) -> bytes:
         """The head, then nothing more."""
-        return await (super().receive_some(max_bytes) if self._data else self._wait(self._drain))
+        return await (super().read() if self._data else self._wait(self._drain))
 
     async def _drain(self) -> bytes:
         try:
@@ -152,8 +153,35 @@ async def _read_away(connection: Connection, body: Body, data: bytes) -> None:
             return
 
 
+class _Http2Stream(Stream):
+    """Yields HTTP/2's preface by itself, so that a server can be told when it has been understood.
+
+    Attributes:
+        on_preface: awaited then, before anything behind it is read.
+    """
+
+    def __init__(self, connection: Connection, data: bytes) -> None:
+        super().__init__(connection, data)
+        self.on_preface: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        self._reads = 0
+
+    async def read(self) -> bytes:
+        """The preface, then what came."""
+        self._reads += 1
+        if self._reads == 1:
+            await trio.lowlevel.checkpoint()
+            return HTTP2_PREFACE
+        if self._reads == 2:
+            await self.on_preface()
+        return await super().read()
+
+
 class _Http2Server(Server):
-    """The same for a connection whose preface was read."""
+    """The same for a connection that has begun with HTTP/2's preface."""
+
+    def __init__(self, app: App, config: Config, stream: _Http2Stream) -> None:
+        super().__init__(app, config, stream)
+        stream.on_preface = self._begin
 
     @property
     def is_busy(self) -> bool:
@@ -169,14 +197,12 @@ class _Http2Server(Server):
                 with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await self._replayed.send_all(_GOAWAY)
 
-    async def _read_data(self) -> None:
-        await self.protocol.handle(RawData(HTTP2_PREFACE))
+    async def _begin(self) -> None:
         protocol = self.protocol.protocol
         if isinstance(protocol, H2Protocol):
             protocol.connection.decoder = _Decoder(self.config.h2_max_header_list_size)
         # The preface looked like a request that has begun; a connection without streams is idle.
-        await self.idle_task.restart(self._task_group, self._idle_timeout)
-        await super()._read_data()
+        await self.protocol_send(Updated(idle=True))
 
 
 class _Decoder(hpack.Decoder):

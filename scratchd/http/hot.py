@@ -22,6 +22,8 @@ KNOWN_HOSTS = 4096
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+\r\n"
 
+# As long as a host with a port can be, so that what is remembered of strangers' hosts is small.
+_HOST = rb"[0-9A-Za-z_.\-:\[\]]{1,260}+"
 
 # Few fields begin with one of these letters, so mostly one look is enough.
 _TELLING = rb"(?![CcHhTt])" + _TOKEN + rb":" + _VALUE
@@ -34,7 +36,9 @@ _OTHER_FIELDS = rb"(?:" + _TELLING + rb"|" + _CAREFUL + rb")*+"
 _HOT = re.compile(
     rb"GET (/[\x21-\x3e\x40-\x7e]*+)(?:\?([\x21-\x7e]*+))? HTTP/1\.([01])\r\n"
     + _OTHER_FIELDS
-    + rb"(?i:host):[ \t]*+([0-9A-Za-z_.\-:\[\]]++)[ \t]*+\r\n"
+    + rb"(?i:host):[ \t]*+("
+    + _HOST
+    + rb")[ \t]*+\r\n"
     + _OTHER_FIELDS
     + rb"\r\n"
 )

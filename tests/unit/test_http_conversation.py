@@ -13,6 +13,7 @@ from scratchd.http.conversation import MAX_PASS_REQUESTS, Conversation, Http2, P
 from scratchd.http.head import HTTP2_PREFACE
 from scratchd.http.hot import Recogniser
 from scratchd.refusal import Reason
+from scratchd.track import Request
 
 GET = b"GET /track?a=%d HTTP/1.1\r\nHost: x\r\n\r\n"
 CLOSE = b"GET /track?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -180,3 +181,19 @@ def test_how_it_was_cut_changes_nothing(said: list[bytes], cuts: list[int]) -> N
     ]
     assert [turn.closes for turn in got][-1:] == [turn.closes for turn in expected][-1:]
     assert [bool(turn.unusual) for turn in got][-1:] == [bool(turn.unusual) for turn in expected][-1:]
+
+
+def test_a_head_that_comes_byte_by_byte_is_not_begun_anew_with_each() -> None:
+    class Counting(Recogniser):
+        calls = 0
+
+        def recognise(self, data: bytes, start: int) -> tuple[Request, bool, int] | None:
+            self.calls += 1
+            return super().recognise(data, start)
+
+    recogniser = Counting(1000)
+    talk = Conversation(None, Proxies([]), recogniser, max_head_bytes=1000)
+    for byte in GET % 1 + GET % 2:
+        talk.feed(bytes([byte]))
+        passes(talk)
+    assert recogniser.calls <= 6

@@ -7,6 +7,10 @@ author made lazy for a reason (configuration asks librdkafka only while it valid
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -117,3 +121,51 @@ def test_http_knows_of_the_journal_only_how_to_write_it(module: str) -> None:
 @pytest.mark.parametrize("module", sorted(set(MODULES) - set(_below("service", "cli"))))
 def test_only_the_command_line_knows_the_service(module: str) -> None:
     assert "scratchd.service" not in _reached(module)
+
+
+# Private names: what a library keeps to itself may be gone in its next version.
+
+_PRIVATE = re.compile(r"_[a-z]\w*")
+
+
+def _foreign_private_names(module: str) -> Iterator[str]:
+    """Private modules that are imported, and private attributes of what is not the object itself."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            path = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            names = [f"{path}.{alias.name}".lstrip(".") for alias in node.names]
+            yield from (name for name in names if any(_PRIVATE.fullmatch(part) for part in name.split(".")))
+        elif isinstance(node, ast.Attribute) and _PRIVATE.fullmatch(node.attr):
+            owner = ast.unparse(node.value)
+            if owner not in ("self", "cls"):
+                yield f"{owner}.{node.attr}"
+
+
+def _inherited_private_names(owner: type) -> set[str]:
+    """The private names that a class has from, or shares with, a library's class that it is derived from."""
+    own = {match[1] for match in re.finditer(r"(?:self\.|cls\.|def )(_[a-z]\w*)", inspect.getsource(owner))}
+    theirs: set[str] = set()
+    for base in owner.__mro__[1:]:
+        if base.__module__.partition(".")[0] not in ("scratchd", "builtins"):
+            theirs.update(dir(base))
+            try:
+                theirs.update(_PRIVATE.findall(inspect.getsource(base)))
+            except (TypeError, OSError):
+                continue  # written in C
+    return own & theirs
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_private_names_are_used_by_their_owners_alone(module: str) -> None:
+    assert list(_foreign_private_names(module)) == []
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"scratchd.__main__"}))
+def test_nothing_private_is_inherited_from_a_library(module: str) -> None:
+    found = {
+        f"{name}.{private}"
+        for name, owner in inspect.getmembers(importlib.import_module(module), inspect.isclass)
+        if owner.__module__ == module
+        for private in _inherited_private_names(owner)
+    }
+    assert found == set()
