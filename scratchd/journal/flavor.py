@@ -269,9 +269,9 @@ class FlavorJournal:
         )
         moved.save(self.directory, backend)
         self._cursors[backend] = moved
-        self._publish(backend)
         if gaps != cursor.gaps:
             self._list_gaps()
+        self._publish(backend)  # last: who sees a gap counted finds it listed
 
     def _list_gaps(self) -> None:
         with self._listing:  # every backend comes here from a thread of its own
