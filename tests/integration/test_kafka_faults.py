@@ -134,6 +134,21 @@ def test_an_idle_daemon_sees_that_the_broker_is_back(start: Callable[..., Daemon
     wait_running(daemon)
 
 
+def test_a_flavor_that_is_removed_before_kafka_was_ever_there_is_drained_to_its_topic(
+    start: Callable[..., Daemon], kafka: Broker, make_topic: Callable[[], str]
+) -> None:
+    topics = {"gr": make_topic(), "tr": make_topic()}
+    daemon = start(servers="127.0.0.1:1", **topics)
+    daemon.get("/track?n=1", "tr.test")
+    wait_told(daemon, AWAY, "Connection refused")
+    daemon.kill()
+    daemon.config["flavors"] = daemon.config["flavors"][:1]
+    daemon.config["kafka"]["bootstrap_servers"] = kafka.bootstrap_servers
+    daemon.start()
+    daemon.wait_drained()
+    assert [message.value for message in kafka.messages(topics["tr"], 1)] == [b'{"n":"1"}']
+
+
 def test_a_host_name_that_nobody_knows(start: Callable[..., Daemon], topic: str) -> None:
     daemon = start(topic, servers="kafka.invalid:9092")
     with quiet_log(daemon), Flow(daemon) as flow:
