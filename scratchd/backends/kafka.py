@@ -79,9 +79,6 @@ class KafkaBackend:
         topic = self._topics.get(opening.flavor) or opening.replay.get("topic")
         if topic is None:
             raise BackendError("removed", f"flavor {opening.flavor} is not configured and its cursor has no topic")
-        if "topic" not in opening.replay:
-            # Where a flavor goes is known from now on, removed or not.
-            await trio.to_thread.run_sync(opening.save, Progress(opening.sequence, 0, 0, {"topic": topic}))
         await self._producer.renew()
         outlet = _KafkaOutlet(self._producer, opening, topic, self._key_parameter, self._refused)
         self._producer.watchers.add(outlet.show_state)
