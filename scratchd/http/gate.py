@@ -460,6 +460,8 @@ class Gate:
     def _expire(self, client: _Client, tasks: trio.Nursery) -> None:
         if client.leaving is not None or client.unsent or client.has_more:
             self._close(client)
+        elif _has_input(client.socket):
+            client.deadline_s = trio.current_time() + self._tick_s  # it came in time, and is read until then
         elif client.conversation.has_begun:
             turn = client.conversation.give_up(self._config.head_timeout_s)
             self._answer(client, turn, [], trio.current_time(), tasks)
@@ -551,3 +553,14 @@ class Gate:
                 return
             except OSError:
                 continue  # that one is gone, which says nothing about the next
+
+
+def _has_input(sock: socket.socket) -> bool:
+    """Whether there is something to read, an end or an error included."""
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

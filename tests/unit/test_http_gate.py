@@ -198,7 +198,8 @@ async def test_a_byte_a_second_is_too_slow(autojump_clock: trio.testing.MockCloc
                 await client.send_all(bytes([byte]))
                 data = await client.receive_some()
                 break
-        assert autojump_clock.current_time() - began == pytest.approx(10)
+        # A byte comes at the very moment, and is read before time is up.
+        assert 10 <= autojump_clock.current_time() - began <= 10.3
         assert words(data) == [(408, "head_timeout")]
         assert await everything(client) == b""
     assert room.stats.refusals == {"head_timeout": 1}
