@@ -120,6 +120,8 @@ class _FileOutlet:
             marks=opening.replay.get("finished", ()),
         )
         self._places = Places(path_of(opening.directory, "file"))
+        if (unsaved_from := opening.replay.get("places_unsaved_from")) is not None:
+            self._places.missed(unsaved_from)
         self._next_sequence = opening.sequence
         self._persisted_lines = 0
         self._missing_lines = 0
@@ -354,7 +356,8 @@ class _FileOutlet:
         try:
             self._places.save()
         except OSError as error:
-            raise BackendError("journal", f"{error.filename or self._opening.directory}: {error.strerror}") from error
+            # Not for that: the cursor must move on for segments to leave a full disk.
+            self._log.debug("places are not saved", flavor=self._opening.flavor, error=error.strerror)
         self._settled, self._settled_sequence = self._replay(), self._next_sequence
         unfinished = bool(self._days) or len(self._finished) > 0
         progress = Progress(self._next_sequence, self._persisted_lines, 0, self._settled, unfinished)
@@ -373,6 +376,7 @@ class _FileOutlet:
             "time_zone": self._time_zone,
             "files": {str(date): mark_of(day.file.path, day.whole, day.runs) for date, day in self._days.items()},
             "finished": self._finished.marks(),
+            "places_unsaved_from": self._places.unsaved_from,
         }
 
 

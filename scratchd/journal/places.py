@@ -7,8 +7,9 @@ that: the sequences from it on are in no file. A new row comes where anything in
 and every 16 MiB, which bounds both the search and the error of a line's time.
 
 A row supersedes all earlier ones at or beyond its sequence: after a crash the backend takes the lines behind its cursor
-again and says anew where they stand. Rows are synced before the cursor that counts on them. Those that nobody can need
-any more leave at a start. Blocking.
+again and says anew where they stand. Rows are synced before the cursor that counts on them; where the disk has no room
+for them, the cursor says from where on they are missing, and moves on: it is what makes room. Those that nobody can
+need any more leave at a start. Blocking.
 """
 
 from __future__ import annotations
@@ -85,6 +86,11 @@ class Places:
         """Notes that the sequences from this one on are in no file, until the next `wrote`."""
         self._next = None
         self._rows.append(Place(sequence))
+
+    @property
+    def unsaved_from(self) -> int | None:
+        """From which sequence on rows are not durable, None where all are."""
+        return self._rows[0].sequence if self._rows else None
 
     def save(self) -> None:
         """Makes what was noted durable.
