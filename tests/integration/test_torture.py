@@ -132,7 +132,7 @@ class Torture:
             daemon.kill()
             self.done["kills of a start"] += 1
         self._start()
-        if source.random() < 0.5:
+        if source.random() < 0.25:
             daemon.wait_drained(60)
 
     def _start(self) -> None:
@@ -229,7 +229,7 @@ def test_kills_at_any_moment(
 
 def test_kills_around_midnight(start_daemon: Callable[..., Daemon], tmp_path: Path) -> None:
     torture = start(start_daemon, tmp_path, {"stays": "unused", "leaves": "unused-too"})
-    for number in range(max(1, ROUNDS // 4)):
+    for number in range(max(3, ROUNDS // 10)):
         torture.round(number, midnight=True)
     torture.everything_back()
     days = set()
