@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from clients import Client, numbers
+from clients import PAUSE_S, Client, numbers
 from contract import assert_refused
 from daemon import Daemon
 from disks import Disk, Disks
@@ -31,8 +31,8 @@ def _start(start_daemon: Callable[..., Daemon], disk: Path, **sections: Any) -> 
     return start_daemon(journal=journal, file={"flush_interval_s": 0.02}, http={"stop_timeout_s": 1}, **sections)
 
 
-def _client(daemon: Daemon, pad: int = 400, first: int = 0) -> Client:
-    return Client(daemon.address, "any.test", pad=pad, first=first)
+def _client(daemon: Daemon, pad: int = 400, first: int = 0, pause_s: float = PAUSE_S) -> Client:
+    return Client(daemon.address, "any.test", pad=pad, first=first, pause_s=pause_s)
 
 
 def _wait_refusing(daemon: Daemon, client: Client) -> None:
@@ -163,10 +163,11 @@ def test_a_disk_that_is_filled_by_others_leaves_a_journal_of_its_own_size(
     """Not one line is refused while the backends keep up: segments end early, so that they can leave."""
     disk = disks.tmpfs("journal", "size=5m")
     daemon = _start(start_daemon, disk.path, journal={"segment_bytes": 8 << 20, "quota_bytes": 1 << 30})
-    with _client(daemon, pad=2500) as client:
+    # What is reserved has to last until the backends' cursors are saved, once a second.
+    with _client(daemon, pad=2500, pause_s=0.005) as client:
         daemon.wait_for(lambda: client.has_sent(200))
         disk.fill()  # beside what is reserved
-        daemon.wait_for(lambda: client.has_sent(2200), 30)
+        daemon.wait_for(lambda: client.has_sent(2200), 60)
     assert client.refused == []
     assert 2 * daemon.stats()["journal"]["bytes"] < 2000 * 2500
     _assert_all_there(daemon, client)
