@@ -82,6 +82,10 @@ def _serve(chosen: argparse.Namespace) -> int:
     loaded = _load(chosen)
     if loaded is None:
         return BAD_CONFIGURATION
+    # HTTP/2's tables take 12 MB for a moment while they are imported. Before everything else: what they leave is used by
+    # the rest, and the process never needs as much again.
+    import hpack.huffman_table  # noqa: F401, PLC0415
+
     from scratchd import log, service  # noqa: PLC0415 - the same
 
     log.configure(loaded.log.level)
