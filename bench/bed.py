@@ -55,7 +55,9 @@ class Bed:
         return [*inside, "python3" if self.debian is None else debian13.PYTHON, "-P"]
 
     def _entering(self, debian: Path, tree: Path) -> Sequence[str]:
-        return debian13.entering(debian, read_only=(tree, *([SOURCE] if tree != SOURCE else [])), writable=(self.place,))
+        return debian13.entering(
+            debian, read_only=(tree, *([SOURCE] if tree != SOURCE else [])), writable=(self.place,)
+        )
 
     def environment(self, tree: Path) -> dict[str, str]:
         """The environment in which that Python finds scratchd, and its compiled code, in `tree`."""
@@ -106,7 +108,9 @@ def made(*, with_kafka: bool = True, with_debian: bool = True) -> Iterator[Bed]:
 
 def machine() -> dict[str, str | int]:
     """What was measured on."""
-    models = [line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    models = [
+        line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],  # noqa: S607
         cwd=SOURCE,

@@ -34,7 +34,16 @@ def drawn(medians: Mapping[str, Mapping[str, Figures]], subtitle: str) -> str:
         height += len(found) * _BAR + _GAP
     width = _LEFT + len(PANELS) * (_WIDTH + _MARGIN)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height + 10}" font-family="sans-serif"'
-    return "\n".join([f'{head} font-size="11">', '<rect width="100%" height="100%" fill="white"/>', _text(10, 18, subtitle), *body, "</svg>", ""])
+    return "\n".join(
+        [
+            f'{head} font-size="11">',
+            '<rect width="100%" height="100%" fill="white"/>',
+            _text(10, 18, subtitle),
+            *body,
+            "</svg>",
+            "",
+        ]
+    )
 
 
 def _bars(

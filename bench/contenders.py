@@ -145,9 +145,7 @@ class Contender:
             server.ready_s = time.monotonic() - begun
             yield server
 
-    def _command(
-        self, bed: Bed, place: Path, port: int, topic: str | None
-    ) -> tuple[Sequence[str], Mapping[str, str]]:
+    def _command(self, bed: Bed, place: Path, port: int, topic: str | None) -> tuple[Sequence[str], Mapping[str, str]]:
         brokers = bed.kafka.bootstrap_servers if topic else ""
         if self.name == "nginx":
             (place / "nginx.conf").write_text(_NGINX.format(place=place, port=port))

@@ -1,6 +1,6 @@
 """Stock Hypercorn with an application that does nothing: what any application on it costs at least (trio worker).
 
-    python bench/idle_app.py PORT
+python bench/idle_app.py PORT
 """
 
 from __future__ import annotations

@@ -218,7 +218,9 @@ def median(samples: Sequence[Figures]) -> Figures:
         busy=middle(lambda figures: figures.busy),
         peak_bytes=round(middle(lambda figures: figures.peak_bytes)),
         grown_bytes=round(middle(lambda figures: figures.grown_bytes)),
-        latency_ms={name: middle(lambda figures, name=name: figures.latency_ms[name]) for name in samples[0].latency_ms},
+        latency_ms={
+            name: middle(lambda figures, name=name: figures.latency_ms[name]) for name in samples[0].latency_ms
+        },
         ready_s=middle(lambda figures: figures.ready_s),
         failed=sum(figures.failed for figures in samples),
     )
@@ -248,7 +250,9 @@ def aims(samples: Samples, outages: Sequence[Outage], starts: Sequence[Start]) -
     ) -> Iterator[Aim]:
         both = samples.get(scenario, {})
         if {"scratchd", other} <= set(both):
-            pairs = [(figure(mine), figure(theirs)) for mine, theirs in zip(both["scratchd"], both[other], strict=False)]
+            pairs = [
+                (figure(mine), figure(theirs)) for mine, theirs in zip(both["scratchd"], both[other], strict=False)
+            ]
             ratios = [mine / theirs for mine, theirs in pairs if mine is not None and theirs]
             mine, theirs = figure(median(both["scratchd"])), figure(median(both[other]))
             if ratios and mine is not None and theirs:
@@ -273,7 +277,9 @@ def aims(samples: Samples, outages: Sequence[Outage], starts: Sequence[Start]) -
         yield Aim(name, 3, False, statistics.median(grown), min(grown), max(grown))  # noqa: FBT003
     if starts:
         ratios = [start.ready_s / start.imports_s for start in starts]
-        ready_s, imports_s = (statistics.median(column) for column in zip(*map(msgspec.structs.astuple, starts), strict=True))
+        ready_s, imports_s = (
+            statistics.median(column) for column in zip(*map(msgspec.structs.astuple, starts), strict=True)
+        )
         name = "start to the first answer, to importing trio, Hypercorn and confluent-kafka"
         yield Aim(name, 1.5, False, ready_s / imports_s, min(ratios), max(ratios))  # noqa: FBT003
 
