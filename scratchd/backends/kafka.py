@@ -188,6 +188,7 @@ class _KafkaOutlet:
         self._opening = opening
         self._topic = topic
         self._clock_ms = clock_ms
+        self._flavor_header = ("scratchd-flavor", opening.flavor.encode())
         self._limiter = trio.CapacityLimiter(1)
         self._room = trio.Event()
         self._in_flight_lines = 0
@@ -222,7 +223,7 @@ class _KafkaOutlet:
                 await trio.lowlevel.checkpoint()  # others get their turn
 
     def _produce(self, frame: Frame, sequence: int, line: bytes) -> None:
-        identity = f"{frame.epoch}/{sequence}"
+        identity = f"{frame.epoch}/{sequence}".encode()
         parameter = self._backend.key_parameter
         try:
             self._backend.produce(
@@ -230,7 +231,7 @@ class _KafkaOutlet:
                 line,
                 key=None if parameter is None else key_of(line, parameter),
                 timestamp=frame.time_ms,
-                headers=[("scratchd-id", identity.encode()), ("scratchd-flavor", self._opening.flavor.encode())],
+                headers=[("scratchd-id", identity), self._flavor_header],
                 on_delivery=partial(self._delivered, sequence, identity, frame.time_ms, line),
             )
         except KafkaException as exception:
@@ -242,7 +243,7 @@ class _KafkaOutlet:
         self._in_flight_lines += 1
         self._in_flight_bytes += len(line)
 
-    def _delivered(self, sequence: int, identity: str, time_ms: int, line: bytes, error: Any, _message: Any) -> None:  # noqa: ANN401 - untyped in Debian 13's version
+    def _delivered(self, sequence: int, identity: bytes, time_ms: int, line: bytes, error: Any, _message: Any) -> None:  # noqa: ANN401 - untyped in Debian 13's version
         """A delivery report, from inside `poll`."""
         self._backend.awaited -= 1
         self._in_flight_lines -= 1
@@ -258,9 +259,9 @@ class _KafkaOutlet:
             self._failed = _failure(error, self._topic)
         self._room.set()
 
-    def _set_aside(self, sequence: int, identity: str, time_ms: int, line: bytes, error: Any) -> None:  # noqa: ANN401 - the same
+    def _set_aside(self, sequence: int, identity: bytes, time_ms: int, line: bytes, error: Any) -> None:  # noqa: ANN401 - the same
         self._to_set_aside.append(
-            {"id": identity, "time": iso_time(time_ms), "reason": error.str(), "line": line.decode()}
+            {"id": identity.decode(), "time": iso_time(time_ms), "reason": error.str(), "line": line.decode()}
         )
         self._done[sequence] = False
         self._advance()
