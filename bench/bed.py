@@ -1,8 +1,8 @@
 """The bed: what all measurements need and no contender owns: cores, built programs, Debian 13, a real Kafka.
 
-The server that is measured has a core of its own (`SERVER_CORE`); everything else, load, broker and this process, shares
-the other one (`LOAD_CORE`). So what is measured is a server's share of its core, and nobody can buy throughput by taking
-CPU from the load.
+The server that is measured has a core of its own (`SERVER_CORE`); load, broker and this process share the other one
+(`LOAD_CORE`). So what is measured is what a server makes of its core, and nobody can buy throughput by taking CPU from
+the load.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def machine() -> dict[str, str | int]:
         line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607
+        ["git", "describe", "--always", "--dirty"],
         cwd=SOURCE,
         capture_output=True,
         text=True,
@@ -130,8 +130,8 @@ def machine() -> dict[str, str | int]:
 def _built(program: str) -> Path:
     """A Go program of this directory, built where its source has changed (Go's own cache tells)."""
     out = SOURCE / ".cache" / "bench" / program
-    done = subprocess.run(  # noqa: S603
-        ["go", "build", "-trimpath", "-buildvcs=false", "-o", str(out), "."],  # noqa: S607
+    done = subprocess.run(
+        ["go", "build", "-trimpath", "-buildvcs=false", "-o", str(out), "."],
         cwd=SOURCE / "bench" / program,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -151,7 +151,7 @@ def _broker(place: Path) -> Iterator[Broker]:
         content = hashlib.sha256(b"".join((kafka / name).read_bytes() for name in _IMAGE_FILES))
         image = os.environ.get("SCRATCHD_KAFKA_IMAGE") or f"scratchd-kafka:{content.hexdigest()[:12]}"
         if not docker("images", "--quiet", image):
-            subprocess.run([str(kafka / "build.sh"), image], check=True)  # noqa: S603
+            subprocess.run([str(kafka / "build.sh"), image], check=True)
         port, directory = free_port(), place / "kafka"
         directory.mkdir()
         properties = (kafka / "server.properties").read_text()

@@ -126,8 +126,8 @@ class Contender:
             command, environment = self._command(bed, place, port, topic)
             begun = time.monotonic()
             with (place / "stderr").open("wb") as log:
-                process = subprocess.Popen(  # noqa: S603
-                    ["taskset", "--cpu-list", str(SERVER_CORE), *command],  # noqa: S607
+                process = subprocess.Popen(
+                    ["taskset", "--cpu-list", str(SERVER_CORE), *command],
                     cwd=place,
                     env=environment,
                     stdin=subprocess.DEVNULL,

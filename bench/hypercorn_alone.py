@@ -58,5 +58,5 @@ class HypercornGate:
 
 
 if __name__ == "__main__":
-    service.Gate = HypercornGate  # type: ignore[misc, assignment]
+    vars(service)["Gate"] = HypercornGate
     sys.exit(cli.main())

@@ -36,4 +36,4 @@ if __name__ == "__main__":
     config = hypercorn.config.Config()
     config.bind = [f"127.0.0.1:{sys.argv[1]}"]
     config.backlog = 4096
-    trio.run(hypercorn.trio.serve, app, config)
+    trio.run(hypercorn.trio.serve, app, config)  # type: ignore[arg-type]

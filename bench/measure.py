@@ -68,6 +68,7 @@ class Load(msgspec.Struct, frozen=True):
         seconds: for how long.
         rate: requests a second (open loop), 0 for as many as the server takes (closed loop).
         fields: further field lines.
+        apart_ms: between two connections being opened, before anything is sent.
     """
 
     query: str
@@ -75,11 +76,18 @@ class Load(msgspec.Struct, frozen=True):
     seconds: float
     rate: float = 0
     fields: tuple[str, ...] = ()
+    apart_ms: int = 0
 
     def command(self, bed: Bed, address: str) -> list[str]:
         """The load generator's command; each call's requests are new ones."""
         request = "\r\n".join([f"GET /track?{self.query} HTTP/1.1", f"Host: {HOST}", *self.fields, "", ""])
-        options = {"to": address, "connections": self.connections, "seconds": self.seconds, "rate": self.rate}
+        options = {
+            "to": address,
+            "connections": self.connections,
+            "seconds": self.seconds,
+            "rate": self.rate,
+            "apart": f"{self.apart_ms}ms",
+        }
         flags = [f"-{name}={value}" for name, value in {**options, "first": next(_numbers)}.items()]
         return ["taskset", "--cpu-list", str(LOAD_CORE), str(bed.load), *flags, request]
 
@@ -101,7 +109,7 @@ class Running:
     """A load that runs; `answered` waits for its end, `latency_ms` for what it makes of it."""
 
     def __init__(self, bed: Bed, load: Load, address: str) -> None:
-        self._process = subprocess.Popen(load.command(bed, address), stdout=subprocess.PIPE)  # noqa: S603
+        self._process = subprocess.Popen(load.command(bed, address), stdout=subprocess.PIPE)
 
     def answered(self) -> Answered:
         """The counts, at once when the load has ended."""

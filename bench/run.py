@@ -2,21 +2,19 @@
 
     make bench [QUICK=1]          python bench/run.py [--quick] [--rounds N] [--only SCENARIO…]
 
-A round is every scenario with every contender once, so that whatever else the machine does meets all alike. What is told
-are medians over the rounds, and ratios of medians, with the spread of the rounds' own ratios beside them. Rates at half
-capacity follow from the first scenario's medians and are therefore measured behind the rounds; so are the outage and the
-starts.
+A round is every scenario with every contender once, so that whatever else the machine does meets all alike. What is
+told are medians over the rounds, and ratios of medians, with the spread of the rounds' own ratios beside them. Rates at
+half capacity follow from the first scenario's medians and are therefore measured behind the rounds; so are the outage
+and the starts.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -182,7 +180,7 @@ class Run:
         python = ["taskset", "--cpu-list", str(SERVER_CORE), *self._bed.python(SOURCE)]
         begun = time.monotonic()
         environment = self._bed.environment(SOURCE)
-        subprocess.run([*python, "-c", IMPORTS], check=True, env=environment, cwd=self._bed.place)  # noqa: S603
+        subprocess.run([*python, "-c", IMPORTS], check=True, env=environment, cwd=self._bed.place)
         imports_s = time.monotonic() - begun
         with SCRATCHD.running(self._bed, kafka=True) as server:
             return Start(server.ready_s, imports_s)
@@ -219,7 +217,7 @@ def median(samples: Sequence[Figures]) -> Figures:
         peak_bytes=round(middle(lambda figures: figures.peak_bytes)),
         grown_bytes=round(middle(lambda figures: figures.grown_bytes)),
         latency_ms={
-            name: middle(lambda figures, name=name: figures.latency_ms[name]) for name in samples[0].latency_ms
+            name: statistics.median(figures.latency_ms[name] for figures in samples) for name in samples[0].latency_ms
         },
         ready_s=middle(lambda figures: figures.ready_s),
         failed=sum(figures.failed for figures in samples),

@@ -2,9 +2,9 @@
 
     make bench-steps        python bench/steps.py [pyperf's options, e.g. --fast, -o FILE]
 
-The steps are called as the gate calls them, for a typical query of about 150 bytes and a heavy one of about 550. Sending
-and receiving are the kernel's and not here; the difference between the sum of these and the CPU for a request that
-`make bench` tells is theirs, the turn's, and the backends'.
+The steps are called as the gate calls them, for a typical query of about 150 bytes and a heavy one of about 550.
+Sending and receiving are the kernel's and not here; the difference between the sum of these and the CPU for a request
+that `make bench` tells is theirs, the turn's, and the backends'.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import pyperf
 
+from query import ESCAPES, TYPICAL
 from scratchd.config import Config
 from scratchd.flavors import Flavors
 from scratchd.http.answers import Answers
@@ -26,7 +27,6 @@ from scratchd.journal.format import frame, parse_frame
 from scratchd.query import to_json
 from scratchd.stats import HttpStats
 from scratchd.track import Accepted, Request, Track
-from query import ESCAPES, TYPICAL
 
 HOST = "any.test"
 PASS = 64

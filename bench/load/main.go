@@ -73,7 +73,7 @@ type load struct {
 }
 
 // connect opens the connections before anything is measured.
-func (l *load) connect(to string, count int) {
+func (l *load) connect(to string, count int, apart time.Duration) {
 	address, err := net.ResolveTCPAddr("tcp4", to)
 	if err != nil {
 		log.Fatal(err)
@@ -101,6 +101,7 @@ func (l *load) connect(to string, count int) {
 		one := &connection{fd: fd, head: make([]byte, 0, 1024)}
 		l.byFD[fd] = one
 		l.idle = append(l.idle, one)
+		time.Sleep(apart)
 		if i%connectBurst == connectBurst-1 {
 			time.Sleep(5 * time.Millisecond)
 		}
@@ -290,6 +291,7 @@ func main() {
 	connections := flag.Int("connections", 64, "how many")
 	seconds := flag.Float64("seconds", 5, "for how long")
 	rate := flag.Float64("rate", 0, "requests a second, open loop; 0: closed loop, as many as it takes")
+	apart := flag.Duration("apart", 0, "between two connections being opened")
 	first := flag.Int("first", 0, "number of the first request")
 	flag.Parse()
 	if flag.NArg() != 1 {
@@ -319,7 +321,7 @@ func main() {
 	}
 	l.template = []byte(request)
 	l.latencies = make([]time.Duration, 0, int(*seconds*200000)+*connections)
-	l.connect(*to, *connections)
+	l.connect(*to, *connections, *apart)
 	l.begun = time.Now()
 	if *rate > 0 {
 		l.finish(l.open(length, *rate))
