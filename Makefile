@@ -15,7 +15,7 @@ A ?= main
 B ?= HEAD
 BENCH := PYTHONPATH=$(CURDIR):$(CURDIR)/tests/integration $(BIN)/python
 
-.PHONY: help run check test lint clean bench bench-compare bench-instances bench-steps flame
+.PHONY: help run check test torture lint clean bench bench-compare bench-instances bench-steps flame
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -58,6 +58,11 @@ bench-steps: .venv/.bench ## what each step of the hot path costs by itself
 
 flame: .venv/.bench ## docs/hot-path.svg: where the time goes under full load
 	$(BENCH) bench/flame.py
+
+# Each round is a life under load, a SIGKILL, perhaps starts that are killed too, and a start that lives.
+torture: .venv/.dev ## kill it 200 times under load (ROUNDS=n), read everything back, print what was done
+	@scripts/machine test
+	SCRATCHD_TORTURE_ROUNDS=$(or $(ROUNDS),200) $(BIN)/pytest -q -s tests/integration/test_torture.py
 
 clean: ## remove what was made, except for ./var
 	rm -rf .venv .cache bench/results .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -22,7 +22,7 @@ from confluent_kafka import Consumer
 import debian13
 from daemon import free_port
 from engine import docker, engine
-from kafka_client import CLIENT, Broker
+from kafka_client import CLIENT, Broker, with_ports
 
 SOURCE = Path(__file__).parents[1]
 SERVER_CORE = 0
@@ -155,7 +155,7 @@ def _broker(place: Path) -> Iterator[Broker]:
         port, directory = free_port(), place / "kafka"
         directory.mkdir()
         properties = (kafka / "server.properties").read_text()
-        properties = properties.replace("@PLAINTEXT@", str(port)).replace("@CONTROLLER@", str(free_port()))
+        properties = with_ports(properties, PLAINTEXT=port, SASL=free_port(), CONTROLLER=free_port())
         (directory / "server.properties").write_text(properties)
         place.chmod(0o755)  # Apache's own image reads it as a user of its own
         volume = f"--volume={directory}:/mnt/shared/config:ro"

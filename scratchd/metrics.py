@@ -6,6 +6,7 @@ backends, reasons, codes and kinds of error, all from fixed or configured sets, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -106,6 +107,27 @@ class _Collector(Collector):
             ["flavor"],
             (((name,), flavor.segments) for name, flavor in flavors.items()),
         )
+        yield _gauge(
+            "scratchd_journal_takes_lines",
+            "whether the journal takes lines",
+            ["flavor"],
+            (((name,), flavor.takes_lines) for name, flavor in flavors.items()),
+        )
+        yield _gauge(
+            "scratchd_journal_quota_full_in_seconds",
+            "until the quota makes lines leave before every backend has read them; +Inf where that is not in sight",
+            ["flavor"],
+            (((name,), _seconds(flavor.quota_full_in_s)) for name, flavor in flavors.items()),
+        )
+        yield GaugeMetricFamily(
+            "scratchd_journal_full_in_seconds",
+            "until the journal's disk is full; +Inf where that is not in sight",
+            value=_seconds(journal.full_in_s),
+        )
+        if journal.free_bytes is not None:
+            yield GaugeMetricFamily(
+                "scratchd_journal_free_bytes", "free on the journal's disk", value=journal.free_bytes
+            )
         for name, what, value in (
             ("appended_bytes", "bytes appended", journal.appended_bytes),
             ("append_errors", "appends that failed and were answered 503", journal.append_errors),
@@ -165,6 +187,10 @@ class _Collector(Collector):
         )
         yield GaugeMetricFamily("scratchd_gc_pause_max_seconds", "the longest of them", value=runtime.gc_pause_max_s)
         yield GaugeMetricFamily("scratchd_loop_lag_seconds", "how late the loop woke last", value=runtime.loop_lag_s)
+
+
+def _seconds(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
 
 
 def _counter(name: str, what: str, labels: list[str], samples: Samples) -> Metric:

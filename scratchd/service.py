@@ -34,6 +34,7 @@ from scratchd.http.intake import Intake
 from scratchd.http.listen import ListenError, Listeners, listeners
 from scratchd.journal import cursor as journal_cursor
 from scratchd.journal.flavor import FlavorJournal, JournalLockedError, Limits, locked
+from scratchd.journal.outlook import Outlook
 from scratchd.log import Log
 from scratchd.metrics import Metrics
 from scratchd.stats import BackendStats, FlavorStats, Stats
@@ -131,6 +132,7 @@ class Service:
         background.start_soon(admin.serve, sockets.admin)
         backends = await self._open_backends(background)
         feeds = await self._open_journals(backends, background)
+        background.start_soon(self._outlook().run)
         intake = Intake(
             Track(config, self._flavors),
             self._flavors,
@@ -159,6 +161,13 @@ class Service:
             feeding.cancel_scope.deadline = deadline
         await self._close_journals()
 
+    def _outlook(self) -> Outlook:
+        # The quota is kept by making room for one segment more.
+        segment_bytes = self._config.journal.segment_bytes
+        quotas = {flavor.name: flavor.quota_bytes - segment_bytes for flavor in self._flavors}
+        stats, log = self._stats, Log("journal")
+        return Outlook(self._directory, quotas, stats.journal, stats.flavors, log, monotonic=time.monotonic)
+
     def _readiness(self) -> str:
         """The word of `/health/ready`."""
         if self._stopping.is_set():
@@ -177,19 +186,20 @@ class Service:
         if config.kafka.enabled:
             # Importing it takes longer than all else together, so only who uses it pays.
             from scratchd.backends.kafka import KafkaBackend  # noqa: PLC0415
+            from scratchd.backends.producer import Producer  # noqa: PLC0415
 
-            self._stats.backends["kafka"] = BackendStats()
-            kafka = KafkaBackend(
-                bootstrap_servers=config.kafka.bootstrap_servers,
-                topics={flavor.name: flavor.kafka_topic for flavor in self._flavors},
-                key_parameter=config.kafka.key_parameter,
-                settings=librdkafka.settings(config.kafka.librdkafka),
-                stats=self._stats.backends["kafka"],
+            stats = self._stats.backends["kafka"] = BackendStats()
+            topics = {flavor.name: flavor.kafka_topic for flavor in self._flavors}
+            properties = librdkafka.settings(config.kafka.librdkafka)
+            producer = Producer(
+                {**properties, "bootstrap.servers": config.kafka.bootstrap_servers},
+                next(iter(topics.values())),
+                stats=stats,
                 log=Log("kafka"),
                 clock_ms=clock_ms,
             )
-            await background.start(kafka.run)
-            backends.append(kafka)
+            await background.start(producer.run)
+            backends.append(KafkaBackend(topics=topics, key_parameter=config.kafka.key_parameter, producer=producer))
         return backends
 
     def _today(self, flavor: str) -> datetime.date:

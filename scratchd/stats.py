@@ -144,6 +144,8 @@ class JournalStats:
         sync_errors: failed fdatasync calls.
         cut_bytes: torn or unreadable bytes cut from journals' ends at start.
         corrupt_lines: lines of damaged frames.
+        free_bytes: of the journal's file system, None until it was asked.
+        full_in_s: seconds until it is full (`scratchd.journal.outlook`), None where that is not in sight.
     """
 
     appended_bytes: int = 0
@@ -151,6 +153,8 @@ class JournalStats:
     sync_errors: int = 0
     cut_bytes: int = 0
     corrupt_lines: int = 0
+    free_bytes: int | None = None
+    full_in_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -178,12 +182,21 @@ class FlavorStats:
     Attributes:
         received_lines: the next sequence: every line ever appended.
         journal_bytes: size of the segments.
+        reserved_bytes: what is reserved on disk behind the last one.
+        appended_bytes: frames written since the start, heads included.
+        takes_lines: False while the journal refuses lines.
+        quota_full_in_s: seconds until the oldest lines leave unread (`scratchd.journal.outlook`), None where that is
+            not in sight.
     """
 
     epoch: str = ""
     received_lines: int = 0
     segments: int = 0
     journal_bytes: int = 0
+    reserved_bytes: int = 0
+    appended_bytes: int = 0
+    takes_lines: bool = True
+    quota_full_in_s: float | None = None
     feeds: dict[str, FeedStats] = field(default_factory=dict)
 
     def pending_lines(self, backend: str) -> int:
@@ -331,6 +344,8 @@ class Stats:
             "sync_errors": journal.sync_errors,
             "cut_bytes": journal.cut_bytes,
             "corrupt_lines": journal.corrupt_lines,
+            "free_bytes": journal.free_bytes,
+            "full_in_s": journal.full_in_s,
         }
 
     def _backend_document(self, name: str) -> dict[str, object]:
@@ -351,6 +366,9 @@ class Stats:
         return {
             "epoch": flavor.epoch,
             "received_lines": flavor.received_lines,
+            "takes_lines": flavor.takes_lines,
+            "journal_bytes": flavor.journal_bytes,
+            "quota_full_in_s": flavor.quota_full_in_s,
             **{
                 name: {
                     "state": feed.state,

@@ -4,7 +4,8 @@ The supervisor reads the journal, keeps the cursor and decides when to open anew
 downstream and says how far it has come. The life of one (backend, flavor):
 
 1. `Backend.open` with an `Opening`: everything at or beyond `opening.sequence` will be taken, in order. Opening may
-   fail, and must not have side effects that a second opening cannot bear.
+   fail, and must not have side effects that a second opening cannot bear. The very first one saves where lines go, so
+   that a flavor can be drained there once it is removed from the configuration.
 2. `Outlet.take`, again and again, with what comes next in the journal. It may wait (that is the back pressure: nothing
    else is read meanwhile) and it may buffer.
 3. `Outlet.settle` once a second while something is unsettled, and at the end: what is durable downstream by now? Only
@@ -33,9 +34,10 @@ from typing import Any, Protocol
 from scratchd.journal.flavor import Progress
 from scratchd.journal.format import Frame
 from scratchd.journal.reader import Hole
+from scratchd.journal.set_aside import Row
 from scratchd.stats import State
 
-__all__ = ["Backend", "BackendError", "Frame", "Hole", "Opening", "Outlet", "Progress"]
+__all__ = ["Backend", "BackendError", "Frame", "Hole", "Opening", "Outlet", "Progress", "Row"]
 
 
 class BackendError(Exception):
@@ -58,14 +60,17 @@ class Opening:
 
     Attributes:
         flavor: its name.
-        directory: the flavor's in the journal, for what the backend has to keep beside it.
+        directory: the flavor's in the journal.
         sequence: the first that `take` will get.
         replayed_until: lines below it were in the journal before this start of the process or were handed to an
             earlier opening, so they may already be downstream; none at or beyond it is.
         replay: what the last saved `Progress` held, empty at the very first opening.
-        save: saves progress at once, durably; blocking, for a thread of the backend's own during `take` or `settle`.
-            Raises BackendError.
+        save: saves progress at once, durably; blocking, for a thread of the backend's own while it is opened, during
+            `take` or `settle`. Raises BackendError.
+        set_aside: keeps lines that are refused for good, in order, durably; blocking as `save`. They are to be kept
+            before any progress passes them. Raises BackendError.
         set_state: says that lines wait although nothing has failed (`backing_off`), or that they flow (`running`).
+        report: counts and logs why lines wait, where the opening has not failed.
     """
 
     flavor: str
@@ -74,7 +79,9 @@ class Opening:
     replayed_until: int
     replay: dict[str, Any]
     save: Callable[[Progress], None]
+    set_aside: Callable[[Sequence[Row]], None]
     set_state: Callable[[State], None]
+    report: Callable[[BackendError], None]
 
 
 class Outlet(Protocol):

@@ -30,6 +30,9 @@ _IDLE_S = 5.0
 _LOOK_S = 1.0
 """How often path and open file are compared."""
 
+_HANG_S = 5.0
+"""A call that takes longer hangs, as on a network file system whose server is away."""
+
 T = TypeVar("T")
 
 
@@ -95,13 +98,36 @@ class _FileOutlet:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()  # so that the thread begins for certain
         self._busy = True
-        # Cancelled only at the end of the process: whatever hangs then ends with it.
-        return await trio.to_thread.run_sync(self._guarded(work), abandon_on_cancel=True, limiter=self._limiter)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            # Cancelled only at the end of the process: whatever hangs then ends with it.
+            result = await trio.to_thread.run_sync(self._guarded(work), abandon_on_cancel=True, limiter=self._limiter)
+            nursery.cancel_scope.cancel()
+        if isinstance(result, BackendError):
+            raise result
+        return result
 
-    def _guarded(self, work: Callable[[], T]) -> Callable[[], T]:
-        def run() -> T:
+    async def _watch(self) -> None:
+        """Says when a call hangs, and when it has come back."""
+        await trio.sleep(_HANG_S)
+        began = trio.current_time() - _HANG_S
+        self._opening.set_state("backing_off")
+        message = f"{self._template}: the file system has not answered for {_HANG_S:g} s; it is waited for"
+        self._opening.report(BackendError("hanging", message))
+        try:
+            await trio.sleep_forever()
+        finally:
+            if not self._busy:
+                self._opening.set_state("running")
+                after_s = round(trio.current_time() - began, 1)
+                self._log.info("the file system has answered", flavor=self._opening.flavor, after_s=after_s)
+
+    def _guarded(self, work: Callable[[], T]) -> Callable[[], T | BackendError]:
+        def run() -> T | BackendError:
             try:
                 return work()
+            except BackendError as error:
+                return error  # a nursery would make a group of it
             finally:
                 self._busy = False
                 if self._left:
@@ -134,6 +160,8 @@ class _FileOutlet:
     # In the thread from here on.
 
     def _begin(self) -> None:
+        if "template" not in self._opening.replay:
+            self._opening.save(self._settle())  # where a flavor goes is known from now on, removed or not
         for text, mark in self._opening.replay.get("files", {}).items():
             path = Path(mark["path"])
             try:
@@ -150,10 +178,13 @@ class _FileOutlet:
     def _end_of_replay(self) -> None:
         if self._replaying and self._next_sequence >= self._opening.replayed_until:
             self._replaying = False
-            for day in self._days.values():
-                if day.file.matching:
-                    day.file.finish_matching()
-                    day.whole = day.file.length
+            unmatched = [day for day in self._days.values() if day.file.matching]
+            for day in unmatched:
+                day.file.finish_matching()
+                day.whole = day.file.length
+            if unmatched:
+                # The mark moves behind them before anything follows: a later start could not tell them from foreign.
+                self._opening.save(self._progress())
 
     def _take(self, pieces: Sequence[Frame | Hole]) -> None:
         try:
@@ -199,8 +230,11 @@ class _FileOutlet:
             # Cut short: like a new file's, its mark is saved before the first byte.
             day.whole = day.file.length
             self._opening.save(self._progress())
-        day.file.write([frame.payload for frame in run])
-        self._wrote(run[0].date, run[-1].end_sequence)
+        try:
+            day.file.write([frame.payload for frame in run])
+        finally:
+            # Also of a failed write: should the file be moved away to make room, what it has does not come again.
+            self._wrote(run[0].date, run[0].first_sequence + day.file.written_lines)
 
     def _wrote(self, date: datetime.date, end_sequence: int) -> None:
         """Everything below `end_sequence` is in its file, the last of it in that of `date`."""

@@ -1,128 +1,73 @@
-"""The Kafka backend: one idempotent producer for all flavors, delivery reports move the cursors. At least once.
+"""The Kafka backend: a topic per flavor, delivery reports move the cursors. At least once.
 
-The only module that knows confluent-kafka. The producer's queue is librdkafka's memory, so what is in it is bounded per
-flavor, far below librdkafka's own limits: a full queue means waiting, never failure, and an outage costs no memory.
-A message never expires (`message.timeout.ms` = 0): librdkafka holds it until a broker has it or refuses it for good.
+Knows what to hand to the producer and when; how to talk to librdkafka is the producer's (`scratchd.backends.producer`).
+What is in the producer's queue is memory, so it is bounded per flavor, in lines and bytes, far below librdkafka's own
+limits: a full queue means waiting, never failure, and an outage costs no memory. A message never expires
+(`message.timeout.ms` = 0): librdkafka holds it until a broker has it or refuses it for good.
 
-An opening begins with one message and takes the rest only after that was delivered. So a topic that refuses lines
-is asked with one line at each opening, and no later line can slip in before an earlier one while it changes its mind.
+What a broker refuses, it refuses by the batch, and later batches may slip past a refused one. So a line goes alone,
+with nothing else in flight, where a refusal is to be reckoned with:
+
+- the first of an opening. A topic that refuses lines is asked with one line at each opening, and no later line can come
+  before an earlier one while the topic changes its mind;
+- one longer than any that this topic is known to take. If it is too large, it is surely the one that is: it is set
+  aside, and nothing has slipped past it.
+
+A batch can still be too large when none of its lines is: `batch.size` exceeds the topic's `max.message.bytes`. Then its
+lines go again, fewer at a time, down to one; lines that were behind it in flight may have come before it.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 import trio
-from confluent_kafka import KafkaError, KafkaException, Producer
 
-from scratchd.backends.contract import BackendError, Frame, Hole, Opening, Outlet, Progress
-from scratchd.journal.storage import write_whole
-from scratchd.log import Log
-from scratchd.stats import BackendStats, iso_time
+from scratchd.backends.contract import BackendError, Frame, Hole, Opening, Outlet, Progress, Row
+from scratchd.backends.producer import TOO_LARGE, Producer, TooLargeError, failure, refusal
+from scratchd.stats import iso_time
 
 MOST_IN_FLIGHT_LINES = 2000
 MOST_IN_FLIGHT_BYTES = 4 << 20
-"""What one flavor may have in librdkafka at a time."""
+"""What one flavor may have in librdkafka at a time. 20,000 lines cost 10 MB more and were no faster."""
 
-POLL_S = 0.005
-"""How often delivery reports are fetched while any are awaited."""
+SURE_BYTES = 8192
+"""Up to here every topic takes a line, once it has taken any."""
 
-IDLE_POLL_S = 0.1
+TURN_S = 0.001
+"""How long lines are handed over without letting others have their turn."""
 
-QUIET_S = 15.0
-"""Without an error for so long some broker answers: librdkafka tries each again every few seconds and says so."""
-
-COMPLAIN_S = 10.0
-"""At most one log line of a kind within it."""
+MOST_ROWS_BYTES = 1 << 20
+"""How much that was set aside waits in memory for being written."""
 
 LINGER_S = 0.005
 
-SET_ASIDE = "kafka.set-aside.jsonl"
-"""In the flavor's directory: one object per line that Kafka refused for good."""
-
-_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_MSG)
+_UNSURE = -1
 
 
 class KafkaBackend:
     """Topics for every flavor.
 
     Args:
-        bootstrap_servers: `host:port,host:port`.
         topics: topic by flavor; a flavor that is not among them keeps the one that its cursor has saved.
         key_parameter: the parameter whose value is the message's key, None for no keys.
-        settings: librdkafka's properties, all but the brokers (`scratchd.config.librdkafka.settings`).
-        clock_ms: the wall clock, for the time of an error.
+        producer: of all flavors; runs elsewhere.
     """
 
-    def __init__(
-        self,
-        *,
-        bootstrap_servers: str,
-        topics: Mapping[str, str],
-        key_parameter: str | None,
-        settings: Mapping[str, object],
-        stats: BackendStats,
-        log: Log,
-        clock_ms: Callable[[], int],
-    ) -> None:
+    def __init__(self, *, topics: Mapping[str, str], key_parameter: str | None, producer: Producer) -> None:
         self.name = "kafka"
         self.linger_s = LINGER_S
-        self.key_parameter = key_parameter
         self._topics = topics
-        self._stats = stats
-        self._log = log
-        self._clock_ms = clock_ms
-        self._settings = {
-            **settings,
-            "bootstrap.servers": bootstrap_servers,
-            "error_cb": self._on_error,
-        }
-        self._producer: Any = None
-        self._library_logger = log.logger.getChild("librdkafka")
-        self._library_logger.filters[:] = [self._is_news]
-        self._complained_at: dict[str, float] = {}
-        self._opened: set[Opening] = set()
-        self._unreachable = False
-        self._trouble_at = 0.0
-        self.awaited = 0
-        self.fatal: BackendError | None = None
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Makes the producer and fetches delivery reports until cancelled."""
-        self._new_producer()
-        task_status.started()
-        while True:
-            # Callbacks run inside: on the loop, like everything else.
-            served = self._producer.poll(0)
-            if self._unreachable and trio.current_time() - self._trouble_at > QUIET_S:
-                self.reached(reached=True)
-            await trio.sleep(POLL_S if self.awaited or served else IDLE_POLL_S)
-
-    def _new_producer(self) -> None:
-        self._producer = Producer(self._settings, logger=self._library_logger)
-        self.fatal = None
-
-    def produce(self, topic: str, value: bytes, **more: Any) -> None:  # noqa: ANN401 - confluent-kafka's own arguments
-        """Hands a message to librdkafka.
-
-        Raises:
-            BackendError: it does not take it.
-            KafkaException: it never will.
-        """
-        try:
-            self._producer.produce(topic, value, **more)
-        except BufferError as error:
-            raise BackendError(
-                "queue_full", "librdkafka's queue is full, expected room within our own bounds"
-            ) from error
-        self.awaited += 1
+        self._key_parameter = key_parameter
+        self._producer = producer
+        self._refused: set[str] = set()
 
     @asynccontextmanager
     async def open(self, opening: Opening) -> AsyncIterator[Outlet]:
@@ -134,67 +79,48 @@ class KafkaBackend:
         topic = self._topics.get(opening.flavor) or opening.replay.get("topic")
         if topic is None:
             raise BackendError("removed", f"flavor {opening.flavor} is not configured and its cursor has no topic")
-        if self.fatal:
-            if self.awaited:
-                raise self.fatal
-            self._new_producer()
-        outlet = _KafkaOutlet(self, opening, topic, self._clock_ms)
-        self._opened.add(opening)
-        if self._unreachable:
-            opening.set_state("backing_off")
+        if "topic" not in opening.replay:
+            # Where a flavor goes is known from now on, removed or not.
+            await trio.to_thread.run_sync(opening.save, Progress(opening.sequence, 0, 0, {"topic": topic}))
+        await self._producer.renew()
+        outlet = _KafkaOutlet(self._producer, opening, topic, self._key_parameter, self._refused)
+        self._producer.watchers.add(outlet.show_state)
+        outlet.show_state()
         try:
             yield outlet
         finally:
+            self._producer.watchers.discard(outlet.show_state)
             await outlet.wait_for_reports()
-            self._opened.discard(opening)
-
-    def reached(self, *, reached: bool) -> None:
-        """Notes whether any broker answers; lines that are in flight wait for one without failing."""
-        if self._unreachable == reached:
-            self._unreachable = not reached
-            for opening in self._opened:
-                opening.set_state("running" if reached else "backing_off")
-
-    def _on_error(self, error: Any) -> None:  # noqa: ANN401 - KafkaError, untyped in Debian 13's version
-        """Librdkafka's general errors: connections, authentication, fatal ones."""
-        failed = _failure(error, "brokers")
-        self._trouble_at = trio.current_time()
-        if error.fatal():
-            self.fatal = failed
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - confluent-kafka's name for it
-            self.reached(reached=False)
-        self._stats.failed(iso_time(self._clock_ms()), "", failed.kind, failed.message)
-        if self._is_due(failed.kind):
-            self._log.warning("librdkafka reports", kind=failed.kind, error=failed.message)
-
-    def _is_news(self, record: logging.LogRecord) -> bool:
-        """Whether a line of librdkafka's own log is to be kept: in an outage it says the same many times a second."""
-        facility = record.getMessage().partition(" ")[0]
-        # A failed connection comes to `_on_error` as well.
-        return facility != "FAIL" and self._is_due(f"log {facility}")
-
-    def _is_due(self, complaint: str) -> bool:
-        """Whether a complaint of its kind was not logged for a while."""
-        now = time.monotonic()
-        if now - self._complained_at.get(complaint, -COMPLAIN_S) < COMPLAIN_S:
-            return False
-        self._complained_at[complaint] = now
-        return True
 
 
 class _KafkaOutlet:
-    def __init__(self, backend: KafkaBackend, opening: Opening, topic: str, clock_ms: Callable[[], int]) -> None:
-        self._backend = backend
+    """One opening.
+
+    Args:
+        refused: flavors whose topic refused lines, at this opening's beginning perhaps this one's.
+    """
+
+    def __init__(
+        self, producer: Producer, opening: Opening, topic: str, key_parameter: str | None, refused: set[str]
+    ) -> None:
+        self._producer = producer
         self._opening = opening
         self._topic = topic
-        self._clock_ms = clock_ms
+        self._key_parameter = key_parameter
+        self._refused = refused
         self._flavor_header = ("scratchd-flavor", opening.flavor.encode())
         self._limiter = trio.CapacityLimiter(1)
-        self._room = trio.Event()
+        self._reported = trio.Event()
+        self._failed: BackendError | None = None
         self._in_flight_lines = 0
         self._in_flight_bytes = 0
-        self._most_lines = 1
-        self._failed: BackendError | None = None
+        self._most_bytes = MOST_IN_FLIGHT_BYTES
+        # The longest line that may have company, and whether what is in flight must have none.
+        self._sure_bytes = _UNSURE
+        self._alone = False
+        # Refused as part of too large a batch: to go again before anything else, in order.
+        self._again: list[tuple[int, Frame]] = []
+        self._refused_bytes = 0
         # The prefix that is safe ends at `_next`; behind it are holes by their first sequence, and lines whose
         # reports came before an earlier one's (partitions are delivered independently).
         self._next = self._settled = opening.sequence
@@ -202,7 +128,8 @@ class _KafkaOutlet:
         self._done: dict[int, bool] = {}
         self._persisted_lines = 0
         self._set_aside_lines = 0
-        self._to_set_aside: list[dict[str, object]] = []
+        self._rows: list[Row] = []
+        self._rows_bytes = 0
 
     async def take(self, pieces: Sequence[Frame | Hole]) -> None:
         await trio.lowlevel.checkpoint()
@@ -213,56 +140,154 @@ class _KafkaOutlet:
             else:
                 await self._take_frame(piece)
 
-    async def _take_frame(self, frame: Frame) -> None:
-        for sequence, line in enumerate(frame.lines(), frame.first_sequence):
-            while self._in_flight_lines >= self._most_lines or self._in_flight_bytes >= MOST_IN_FLIGHT_BYTES:
-                await self._wait()
-            self._raise_failure()
-            self._produce(frame, sequence, line)
-            if not sequence % 256:
-                await trio.lowlevel.checkpoint()  # others get their turn
+    async def settle(self, *, final: bool) -> Progress | None:
+        await trio.lowlevel.checkpoint()
+        await self._send_again()
+        while final and self._in_flight_lines:
+            await self._wait()
+            await self._send_again()
+        self._raise_failure()
+        if self._next == self._settled:
+            return None
+        return await self._progress()
 
-    def _produce(self, frame: Frame, sequence: int, line: bytes) -> None:
-        identity = f"{frame.epoch}/{sequence}".encode()
-        parameter = self._backend.key_parameter
+    async def wait_for_reports(self) -> None:
+        """Returns once every message handed over has its report, and saves what that brought."""
+        while self._in_flight_lines:
+            self._reported = trio.Event()
+            await self._reported.wait()
+        if self._next > self._settled:
+            progress = await self._progress()
+            await trio.to_thread.run_sync(self._opening.save, progress, limiter=self._limiter)
+
+    def show_state(self) -> None:
+        """Says whether lines flow: some broker answers, and this topic took the last line that it was asked with."""
+        flows = self._producer.reachable and self._opening.flavor not in self._refused
+        self._opening.set_state("running" if flows else "backing_off")
+
+    # Handing over.
+
+    async def _take_frame(self, frame: Frame) -> None:
+        turn_ends = time.perf_counter() + TURN_S
+        for sequence, line in enumerate(frame.lines(), frame.first_sequence):
+            await self._send_again()
+            while not self._has_room(len(line)):
+                await self._wait()
+                await self._send_again()
+            self._send(sequence, frame, line)
+            if not sequence % 32 and time.perf_counter() > turn_ends:
+                await trio.lowlevel.checkpoint()
+                turn_ends = time.perf_counter() + TURN_S
+
+    def _has_room(self, size: int) -> bool:
+        """Whether a line of `size` bytes may join what is in flight."""
+        if not self._in_flight_lines:
+            return True
+        return (
+            not self._alone
+            and size <= self._sure_bytes
+            and self._in_flight_lines < MOST_IN_FLIGHT_LINES
+            and self._in_flight_bytes + size <= self._most_bytes
+        )
+
+    def _send(self, sequence: int, frame: Frame, line: bytes) -> None:
+        size = len(line)
         try:
-            self._backend.produce(
+            self._producer.produce(
                 self._topic,
                 line,
-                key=None if parameter is None else key_of(line, parameter),
+                partial(self._report, sequence, size, frame),
+                key=None if self._key_parameter is None else key_of(line, self._key_parameter),
                 timestamp=frame.time_ms,
-                headers=[("scratchd-id", identity), self._flavor_header],
-                on_delivery=partial(self._delivered, sequence, identity, frame.time_ms, line),
+                headers=[("scratchd-id", b"%b/%d" % (frame.epoch.encode(), sequence)), self._flavor_header],
             )
-        except KafkaException as exception:
-            error = exception.args[0]
-            if error.code() not in _TOO_LARGE:
-                raise _failure(error, self._topic) from exception
-            self._set_aside(sequence, identity, frame.time_ms, line, error)
+        except TooLargeError as error:
+            self._set_aside(sequence, frame, line, str(error))
             return
+        self._alone = size > self._sure_bytes or size > self._most_bytes
         self._in_flight_lines += 1
-        self._in_flight_bytes += len(line)
+        self._in_flight_bytes += size
 
-    def _delivered(self, sequence: int, identity: bytes, time_ms: int, line: bytes, error: Any, _message: Any) -> None:  # noqa: ANN401 - untyped in Debian 13's version
-        """A delivery report, from inside `poll`."""
-        self._backend.awaited -= 1
+    async def _send_again(self) -> None:
+        """Sends the lines of too large batches again, fewer at a time, until each is in flight or set aside."""
+        self._raise_failure()
+        while self._again:
+            while self._in_flight_lines:
+                await self._wait()
+            again = sorted(self._again, key=itemgetter(0))
+            self._again = []
+            lines = deque((sequence, frame, _line(frame, sequence)) for sequence, frame in again)
+            self._most_bytes = min(self._most_bytes, self._refused_bytes // 2)
+            self._refused_bytes = 0
+            while lines and not self._again:
+                if self._has_room(len(lines[0][2])):
+                    self._send(*lines.popleft())
+                else:
+                    await self._wait()
+            self._again += [(sequence, frame) for sequence, frame, _ in lines]
+
+    async def _wait(self) -> None:
+        """Returns after the next delivery report."""
+        self._raise_failure()
+        if self._rows_bytes > MOST_ROWS_BYTES:
+            await self._keep_rows()
+        self._reported = trio.Event()
+        await self._reported.wait()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._producer.fatal or self._failed:
+            raise self._producer.fatal or self._failed or AssertionError
+
+    # What came of it.
+
+    def _report(self, sequence: int, size: int, frame: Frame, error: Any, _message: Any) -> None:  # noqa: ANN401 - untyped in Debian 13's version
+        """A delivery report."""
+        self._producer.reported(delivered=error is None)
         self._in_flight_lines -= 1
-        self._in_flight_bytes -= len(line)
+        self._in_flight_bytes -= size
         if error is None:
-            self._backend.reached(reached=True)
-            self._most_lines = MOST_IN_FLIGHT_LINES
+            if size > self._sure_bytes:
+                self._sure_bytes = size if self._sure_bytes != _UNSURE else max(size, SURE_BYTES)
+                self._refused.discard(self._opening.flavor)
+                self.show_state()
             self._done[sequence] = True
-            self._advance()
-        elif error.code() in _TOO_LARGE:
-            self._set_aside(sequence, identity, time_ms, line, error)
+            if sequence == self._next:
+                self._advance()
+        elif (reason := refusal(error)) is not None:
+            self._too_large(sequence, size, frame, reason)
         elif self._failed is None:
-            self._failed = _failure(error, self._topic)
-        self._room.set()
+            self._failed = failure(error, self._topic)
+            if not self._producer.fatal:
+                self._refused.add(self._opening.flavor)
+        self._reported.set()
 
-    def _set_aside(self, sequence: int, identity: bytes, time_ms: int, line: bytes, error: Any) -> None:  # noqa: ANN401 - the same
-        self._to_set_aside.append(
-            {"id": identity.decode(), "time": iso_time(time_ms), "reason": error.str(), "line": line.decode()}
-        )
+    def _too_large(self, sequence: int, size: int, frame: Frame, reason: str) -> None:
+        """A broker refused the batch that the line was in."""
+        if not self._alone:
+            if not self._again:
+                self._producer.complain(
+                    self._opening.flavor,
+                    BackendError(
+                        "batch_too_large",
+                        f"{self._topic}: {reason}; expected batch.size (kafka.librdkafka) below the topic's "
+                        "max.message.bytes",
+                    ),
+                    "a batch is refused, its lines go again, fewer at a time",
+                )
+            self._again.append((sequence, frame))
+            self._refused_bytes += size
+            return
+        if size > self._most_bytes:  # the batches were refused because of this line
+            self._most_bytes = MOST_IN_FLIGHT_BYTES
+        self._sure_bytes = min(self._sure_bytes, size - 1)
+        self._set_aside(sequence, frame, _line(frame, sequence), reason)
+
+    def _set_aside(self, sequence: int, frame: Frame, line: bytes, reason: str) -> None:
+        self._rows.append(Row(f"{frame.epoch}/{sequence}", iso_time(frame.time_ms), reason, line.decode()))
+        self._rows_bytes += len(line)
+        told = f"{self._topic}: {reason} ({len(line)} bytes, {frame.epoch}/{sequence})"
+        self._producer.complain(self._opening.flavor, BackendError(TOO_LARGE, told), "a line is set aside")
         self._done[sequence] = False
         self._advance()
 
@@ -280,60 +305,24 @@ class _KafkaOutlet:
             else:
                 return
 
-    async def _wait(self) -> None:
-        """Returns after the next delivery report."""
-        self._raise_failure()
-        self._room = trio.Event()
-        await self._room.wait()
-
-    def _raise_failure(self) -> None:
-        if self._failed or self._backend.fatal:
-            raise self._failed or self._backend.fatal or AssertionError
-
-    async def settle(self, *, final: bool) -> Progress | None:
-        await trio.lowlevel.checkpoint()
-        while final and self._in_flight_lines:
-            await self._wait()
-        self._raise_failure()
-        if self._next == self._settled:
-            return None
-        return await self._progress()
-
     async def _progress(self) -> Progress:
-        while self._to_set_aside:  # reports go on meanwhile, and the prefix must not pass a line that is kept nowhere
-            rows, self._to_set_aside = self._to_set_aside, []
-            try:
-                await trio.to_thread.run_sync(self._write_set_aside, rows, limiter=self._limiter)
-            except OSError as error:
-                self._to_set_aside = rows + self._to_set_aside
-                raise BackendError("journal", f"{self._opening.directory / SET_ASIDE}: {error.strerror}") from error
+        # What is set aside is kept first; more may be set aside meanwhile, which this progress must not pass.
         progress = Progress(self._next, self._persisted_lines, self._set_aside_lines, {"topic": self._topic})
-        self._settled, self._persisted_lines, self._set_aside_lines = self._next, 0, 0
+        await self._keep_rows()
+        self._settled = progress.next_sequence
+        self._persisted_lines -= progress.persisted_lines
+        self._set_aside_lines -= progress.set_aside_lines
         return progress
 
-    def _write_set_aside(self, rows: Sequence[dict[str, object]]) -> None:
-        data = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-        path = self._opening.directory / SET_ASIDE
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            size = os.fstat(fd).st_size
+    async def _keep_rows(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self._rows_bytes = 0
             try:
-                write_whole(fd, data)
-                os.fdatasync(fd)
-            except OSError:
-                os.ftruncate(fd, size)  # they come again, and no row may begin behind a torn one
+                await trio.to_thread.run_sync(self._opening.set_aside, rows, limiter=self._limiter)
+            except BackendError:
+                self._rows = rows + self._rows  # no progress without them, however the opening ends
                 raise
-        finally:
-            os.close(fd)
-
-    async def wait_for_reports(self) -> None:
-        """Returns once every message handed over has its report, and saves what that brought."""
-        while self._in_flight_lines:
-            self._room = trio.Event()
-            await self._room.wait()
-        if self._next > self._settled:
-            progress = await self._progress()
-            await trio.to_thread.run_sync(self._opening.save, progress, limiter=self._limiter)
 
 
 def key_of(line: bytes, parameter: str) -> bytes | None:
@@ -344,7 +333,5 @@ def key_of(line: bytes, parameter: str) -> bytes | None:
     return value.encode() if value else None
 
 
-def _failure(error: Any, where: str) -> BackendError:  # noqa: ANN401 - untyped in Debian 13's version
-    """Librdkafka's error in the contract's terms."""
-    kind = error.name().lower().lstrip("_")
-    return BackendError(kind, f"{where}: {error.str()}")
+def _line(frame: Frame, sequence: int) -> bytes:
+    return frame.lines()[sequence - frame.first_sequence]

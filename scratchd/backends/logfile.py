@@ -8,6 +8,7 @@ compared with it and not written a second time. So a line is in the file exactly
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from scratchd.backends.contract import BackendError
+from scratchd.journal.storage import sync_directory
 from scratchd.log import Log
 from scratchd.refusal import shown
 
@@ -26,6 +28,10 @@ _MOST_BUFFERS = 1024
 
 _MOST_LEFT_OVER_BYTES = 1 << 28
 """More than this behind the mark was not written in the second between two savings of the cursor."""
+
+_AGAIN_BYTES = 1 << 20
+
+_CHUNK_BYTES = 1 << 16
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -59,6 +65,7 @@ class LogFile:
     Attributes:
         path: as given.
         length: up to here every byte is accounted for.
+        written_lines: how many the last `write` brought in, also when it failed.
         dirty: whether something was written since the last `sync`.
 
     Raises:
@@ -68,6 +75,7 @@ class LogFile:
     def __init__(self, path: Path, mark: int | None, log: Log) -> None:
         self.path = path
         self.dirty = False
+        self.written_lines = 0
         self._log = log
         try:
             self._fd = self._open()
@@ -75,8 +83,12 @@ class LogFile:
             raise failure(path, error) from error
         try:
             size = self._check()
-            self.length = size if mark is None else min(mark, size)
+            self.length = self._synced = size if mark is None else min(mark, size)
             self._tail_end = size
+            self.dirty = size > self.length  # whoever wrote it may have been killed before syncing it
+            self._cut_zeros()
+            if mark is None:
+                self._sync_names()
             if mark is not None and size < mark:
                 log.warning("shorter than it was, going on at its end", path=path, was_bytes=mark, bytes=size)
             if mark is None and size and os.pread(self._fd, 1, size - 1) != b"\n":
@@ -101,11 +113,6 @@ class LogFile:
             raise
         fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o640)
         os.fchmod(fd, 0o640)  # whatever the umask
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
         return fd
 
     def _make_directories(self) -> None:
@@ -117,6 +124,7 @@ class LogFile:
         for directory in reversed(missing):
             directory.mkdir(exist_ok=True)
             directory.chmod(0o2750)  # mkdir(2) takes no setgid bit
+            sync_directory(directory.parent)
 
     def _check(self) -> int:
         """Refuses what is no file of ours; returns the size."""
@@ -139,6 +147,29 @@ class LogFile:
                 raise
         return status.st_size
 
+    def _sync_names(self) -> None:
+        """Makes the file's name durable, and its directory's: who made them may have been killed before that."""
+        sync_directory(self.path.parent)
+        with contextlib.suppress(PermissionError):  # where only files may be made, the directory was there before
+            sync_directory(self.path.parent.parent)
+
+    def _cut_zeros(self) -> None:
+        """Cuts zeros behind the mark: some file systems leave them where a power failure took what was written.
+
+        No line has any, so they are neither a line nor someone else's.
+        """
+        end = self._tail_end
+        while end > self.length:
+            start = max(self.length, end - _CHUNK_BYTES)
+            rest = os.pread(self._fd, end - start, start).rstrip(b"\0")
+            end = start + len(rest)
+            if rest:
+                break
+        if end < self._tail_end:
+            os.ftruncate(self._fd, end)
+            self._log.warning("zeros at the end cut", path=self.path, bytes=self._tail_end - end)
+            self._tail_end = end
+
     def close(self) -> None:
         """Closes it; nothing is synced."""
         os.close(self._fd)
@@ -153,28 +184,54 @@ class LogFile:
             try:
                 os.fdatasync(self._fd)
             except OSError as error:
+                self._write_again()
                 raise failure(self.path, error) from error
             self.dirty = False
+            self._synced = self.length
+
+    def _write_again(self) -> None:
+        """Writes what was not synced in its own place: the kernel may take its pages for clean after a failed sync."""
+        with contextlib.suppress(OSError):
+            fd = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_CLOEXEC)  # not for appending
+            try:
+                offset = self._synced
+                while data := os.pread(self._fd, _AGAIN_BYTES, offset):
+                    offset += os.pwrite(fd, data, offset)
+            finally:
+                os.close(fd)
 
     def is_in_place(self) -> bool:
-        """Whether the path still names this file."""
+        """Whether the path still names this file.
+
+        Raises:
+            BackendError: that cannot be found out now.
+        """
         try:
-            there, ours = self.path.stat(), os.fstat(self._fd)
-        except OSError:
+            there, ours = self.path.lstat(), os.fstat(self._fd)
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise failure(self.path, error) from error
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     def write(self, payloads: Sequence[bytes]) -> None:
         """Appends whole lines.
 
         Raises:
-            BackendError: the disk is full or fails (part of it may stand in the file), or someone else wrote.
+            BackendError: the disk is full or fails, or someone else wrote. What was written up to then stays; `length`
+                is behind the last whole line of it.
         """
+        self.written_lines = 0
         self.find_end()
         try:
+            begin = self.length
             buffers = [memoryview(payload) for payload in payloads]
             while buffers:
-                written = os.writev(self._fd, buffers[:_MOST_BUFFERS])
+                try:
+                    written = os.writev(self._fd, buffers[:_MOST_BUFFERS])
+                except OSError:
+                    self._settle_for_part(b"".join(payloads)[: self.length - begin])
+                    raise
                 self.dirty = True
                 self.length += written
                 while buffers and written >= len(buffers[0]):
@@ -184,6 +241,12 @@ class LogFile:
         except OSError as error:
             raise failure(self.path, error) from error
         self._tail_end = self.length
+        self.written_lines = sum(payload.count(b"\n") for payload in payloads)
+
+    def _settle_for_part(self, written: bytes) -> None:
+        whole = written.rfind(b"\n") + 1
+        self.length -= len(written) - whole
+        self.written_lines = written.count(b"\n")
 
     def find_end(self) -> None:
         """Makes sure that what is written next goes where `length` says; where the file was cut short, to its end.
@@ -203,6 +266,7 @@ class LogFile:
                 "shorter than it was, going on at its end", path=self.path, was_bytes=self.length, bytes=size
             )
             self.length = size
+            self._synced = min(self._synced, size)
 
     # Matching what was written before.
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from scratchd.backends.contract import Backend, BackendError, Frame, Hole, Opening, Outlet, Progress
+from scratchd.backends.contract import Backend, BackendError, Frame, Hole, Opening, Outlet, Progress, Row
 from scratchd.journal.flavor import FlavorJournal
 from scratchd.journal.reader import Reader
 from scratchd.log import Log
@@ -29,6 +29,10 @@ QUICK_LINES = 1000
 
 SETTLE_S = 1.0
 """How often the cursor is saved while lines flow: what a crash makes the backend take again."""
+
+LASTING_S = 10.0
+"""An opening that ended sooner, without progress, is part of the same failure: it waits longer and is not news.
+Beyond the five seconds that Kafka takes to say that a topic is not there."""
 
 BACK_OFF_FIRST_S = 0.25
 BACK_OFF_MOST_S = 5.0
@@ -82,6 +86,8 @@ class Feed:
         self._limiter = trio.CapacityLimiter(1)
         self._stopping = trio.Event()
         self._opened_as: State = "running"
+        # Kinds of errors that were logged since lines last came through.
+        self._failing: set[str] = set()
         self._unsaved = _Unsaved(None, [])
         self._handed_over = journal.start_sequence
         # Ends and times of the frames that were taken and are not settled, oldest first.
@@ -99,22 +105,24 @@ class Feed:
             return
         failures = 0
         while True:
-            began = trio.current_time()
+            began, beginning = trio.current_time(), self._stats.next_sequence
             try:
                 await self._feed()
             except BackendError as error:
-                failures = failures + 1 if trio.current_time() - began < BACK_OFF_MOST_S else 1
+                lasted = trio.current_time() - began > LASTING_S or self._stats.next_sequence > beginning
+                failures = 1 if lasted else failures + 1
                 self._stats.state = "backing_off"
-                self._fail(error, repeated=failures > 1)
+                self._fail(error)
             else:
                 self._stats.state = "stopped"
                 return
             wait_s = min(BACK_OFF_MOST_S, BACK_OFF_FIRST_S * 2 ** min(failures - 1, 10))
             await trio.sleep(wait_s * (0.5 + self._jitter() / 2))
 
-    def _fail(self, error: BackendError, *, repeated: bool = False) -> None:
+    def _fail(self, error: BackendError) -> None:
         self._backend_stats.failed(iso_time(self._clock_ms()), self._journal.flavor, error.kind, error.message)
-        write = self._log.debug if repeated else self._log.error
+        write = self._log.debug if error.kind in self._failing else self._log.error
+        self._failing.add(error.kind)
         write(
             "backend failed, its lines wait in the journal",
             flavor=self._journal.flavor,
@@ -138,7 +146,9 @@ class Feed:
                 replayed_until=self._handed_over,
                 replay=cursor.replay,
                 save=self._save_blocking,
+                set_aside=self._set_aside_blocking,
                 set_state=self._set_state,
+                report=self._fail,
             )
             async with self._backend.open(opening) as outlet:
                 self._stats.state = self._opened_as
@@ -155,7 +165,7 @@ class Feed:
                     reader.oldest_time_ms, extents, limiter=self._limiter
                 )
             except OSError as error:
-                raise _journal_error(error) from error
+                raise self._journal_error(error) from error
 
     async def _pump(self, outlet: Outlet, reader: Reader) -> None:
         writer = self._journal.writer
@@ -196,7 +206,7 @@ class Feed:
                     return reader.read(extents, READ_BYTES, cached=True)
             return await trio.to_thread.run_sync(reader.read, extents, READ_BYTES, limiter=self._limiter)
         except OSError as error:
-            raise _journal_error(error) from error
+            raise self._journal_error(error) from error
 
     async def _wait_for_lines(self, sequence: int) -> None:
         async with trio.open_nursery() as nursery:
@@ -220,6 +230,9 @@ class Feed:
                 # The lines are safe; only the cursor is not. It is tried again with the next progress.
                 self._fail(error)
                 return
+            if self._failing:
+                self._log.info("backend works again", flavor=self._journal.flavor)
+                self._failing.clear()
         await self._journal.release()
 
     def _set_state(self, state: State) -> None:
@@ -229,6 +242,12 @@ class Feed:
         self._unsaved.add(progress)
         self._save_unsaved()
 
+    def _set_aside_blocking(self, rows: Sequence[Row]) -> None:
+        try:
+            self._journal.set_aside(self._backend.name, rows)
+        except OSError as error:
+            raise self._journal_error(error) from error
+
     def _save_unsaved(self) -> None:
         progress = self._unsaved.progress
         if progress is None:
@@ -237,12 +256,11 @@ class Feed:
         try:
             self._journal.advance(self._backend.name, progress, passed)
         except OSError as error:
-            raise _journal_error(error) from error
+            raise self._journal_error(error) from error
         self._unsaved = _Unsaved(None, self._unsaved.holes[len(passed) :])
         while self._taken and self._taken[0][0] <= progress.next_sequence:
             self._taken.popleft()
         self._stats.oldest_pending_ms = self._taken[0][1] if self._taken else None
 
-
-def _journal_error(error: OSError) -> BackendError:
-    return BackendError("journal", f"{error.filename or 'journal'}: {error.strerror}")
+    def _journal_error(self, error: OSError) -> BackendError:
+        return BackendError("journal", f"{error.filename or self._journal.directory}: {error.strerror}")

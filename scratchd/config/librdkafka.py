@@ -59,8 +59,11 @@ DEFAULTS: Mapping[str, Value] = {
     "client.id": "scratchd",
     # The same key goes to the same partition as with Java's clients.
     "partitioner": "murmur2_random",
-    # With librdkafka's minute a paused leader was seen to block delivery for as long, although a new leader stood.
+    # With librdkafka's minute a paused leader was seen to block delivery for as long, although a new leader stood. With
+    # these nothing was delivered for 7 to 9 s, about as long as a killed leader costs (three brokers, sessions of 3 s);
+    # with 3 s it was 6 s, but with Kafka's own sessions of 9 s the election takes longer than that anyway.
     "socket.timeout.ms": 6000,
+    # Below it, so that a leader whose replicas are slow says so before the connection is given up.
     "request.timeout.ms": 5000,
     "socket.keepalive.enable": True,
     "reconnect.backoff.max.ms": 2000,

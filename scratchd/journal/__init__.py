@@ -10,6 +10,7 @@ Directory of one instance::
     {journal.directory}/{instance or "_"}/lock            held with flock(2) by the owner
     .../{flavor}/FIRST-ATTEMPT-EPOCH.segment              FIRST 20 digits, ATTEMPT 3 digits, EPOCH a UUID
     .../{flavor}/{backend}.cursor.{a,b}                   where a backend stands (`scratchd.journal.cursor`)
+    .../{flavor}/{backend}.set-aside-FIRST.jsonl          lines refused for good (`scratchd.journal.set_aside`)
     .../{flavor}/gaps.jsonl                               what the backends will never get (`scratchd.journal.gaps`)
 
 Segment head, 40 bytes, integers little-endian:

@@ -85,10 +85,12 @@ def load(directory: Path, backend: str) -> Cursor | None:
     # An empty file was made and never written (the disk was full, the power failed): it held no cursor yet.
     paths = [_path(directory, backend, turn) for turn in _TURNS]
     written = [path for path in paths if path.exists() and path.stat().st_size]
-    saved = [cursor for path in written if (cursor := _read(path)) is not None]
+    bodies = [body for path in written if (body := _body(path)) is not None]
+    saved = [cursor for body in bodies if (cursor := _cursor(body)) is not None]
     if saved:
         return max(saved, key=lambda cursor: cursor.serial)
-    if written:
+    # One alone that is torn was the very first: the power failed before anything could count on it.
+    if bodies or len(written) > 1:
         raise CursorError(
             f"{paths[0]}: no readable cursor there or beside it; restore it, or move both away: the {backend} backend "
             "then begins again at the oldest segment"
@@ -105,12 +107,14 @@ def _path(directory: Path, backend: str, turn: str) -> Path:
     return directory / f"{backend}.cursor.{turn}"
 
 
-def _read(path: Path) -> Cursor | None:
-    """A file's cursor, None where it was torn."""
+def _body(path: Path) -> bytes | None:
+    """What a file holds behind its checksum, None where it was torn."""
     line, newline, _ = path.read_bytes().partition(b"\n")
     checksum, _, body = (line + newline).partition(b" ")
-    if checksum != b"%08x" % zlib.crc32(body):
-        return None
+    return body if checksum == b"%08x" % zlib.crc32(body) else None
+
+
+def _cursor(body: bytes) -> Cursor | None:
     try:
         return msgspec.json.decode(body, type=Cursor)
     except msgspec.MsgspecError:

@@ -22,7 +22,8 @@ from scratchd.journal.gaps import Gap, Kind, add, rendered
 from scratchd.journal.reader import Hole
 from scratchd.journal.recovery import recover
 from scratchd.journal.segments import Segments
-from scratchd.journal.storage import replace_durably
+from scratchd.journal.set_aside import Row, SetAside
+from scratchd.journal.storage import replace_durably, sync_directory
 from scratchd.journal.writer import Sync, Writer
 from scratchd.log import Log
 from scratchd.stats import FeedStats, FlavorStats, JournalStats
@@ -68,6 +69,7 @@ def locked(directory: Path) -> Iterator[None]:
         OSError: it cannot be made or written to.
     """
     directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    sync_directory(directory.parent)
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         try:
@@ -110,6 +112,7 @@ class FlavorJournal:
         log: Log,
     ) -> None:
         directory.mkdir(mode=0o750, exist_ok=True)
+        sync_directory(directory.parent)  # even where it was there: a kill may have come between the two
         self.directory = directory
         self.flavor = flavor
         self.broken: dict[str, str] = {}
@@ -125,7 +128,7 @@ class FlavorJournal:
         totals.cut_bytes += recovered.cut_bytes
         if recovered.cut_bytes:
             log.warning("torn end cut", flavor=flavor, directory=directory, bytes=recovered.cut_bytes)
-        segments = Segments(
+        self._segments = Segments(
             directory,
             recovered.segments,
             segment_bytes=limits.segment_bytes,
@@ -135,7 +138,7 @@ class FlavorJournal:
         cursors = [*self._cursors.values(), *self._off.values()]
         self.writer = Writer(
             flavor,
-            segments,
+            self._segments,
             max([recovered.end_sequence, *(cursor.next_sequence for cursor in cursors)]),
             sync=limits.sync,
             sync_interval_s=limits.sync_interval_s,
@@ -144,6 +147,10 @@ class FlavorJournal:
             log=log,
         )
         self.start_sequence = self.writer.next_sequence
+        self._set_aside = {
+            name: SetAside(directory, name, limits.quota_bytes, log) for name in sorted({*self._cursors, *self._off})
+        }
+        self._count_set_aside()
         for backend in backends:
             self._publish(backend)
 
@@ -235,6 +242,22 @@ class FlavorJournal:
             last=gap.last,
             lines=gap.lines,
         )
+
+    def set_aside(self, backend: str, rows: Sequence[Row]) -> None:
+        """Keeps lines that a backend refused for good, inside the quota; blocking.
+
+        Args:
+            backend: an enabled one.
+            rows: in order, all at or beyond its cursor, which is to pass them later.
+
+        Raises:
+            OSError: they are not kept.
+        """
+        self._set_aside[backend].keep(rows)
+        self._count_set_aside()
+
+    def _count_set_aside(self) -> None:
+        self._segments.other_bytes = sum(files.total_bytes for files in self._set_aside.values())
 
     def _publish(self, backend: str) -> None:
         feed = self._stats.feeds.setdefault(backend, FeedStats())

@@ -2,6 +2,9 @@
 
 Whatever no valid frame follows is cut. A damaged frame with valid ones behind it stays and costs itself alone: readers
 make a gap of it. A last segment without any frame says nothing but its first sequence, so the one before is read too.
+
+A process that was killed had not synced all of it: that is done first, so that whatever the next one reads, answers for
+or passes on is on disk.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scratchd.journal.format import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, Damage, SegmentName, is_segment_head, scan
+from scratchd.journal.storage import sync_directory
 
 
 @dataclass(slots=True)
@@ -46,12 +50,15 @@ class Recovered:
 
 
 def recover(directory: Path) -> Recovered:
-    """Lists the segments of a flavor's directory, which must exist, and cuts the end of the last.
+    """Lists the segments of a flavor's directory, which must exist, syncs them and cuts the end of the last.
 
     Raises:
         OSError: the directory or a segment cannot be read.
     """
     names = sorted(name for entry in directory.iterdir() if (name := SegmentName.parse(entry.name)))
+    for name in names:
+        _sync(directory / str(name))
+    sync_directory(directory)
     segments = [Segment(name, (directory / str(name)).stat().st_size) for name in names]
     cut_bytes = 0
     end_sequence = 0
@@ -64,6 +71,14 @@ def recover(directory: Path) -> Recovered:
             end_sequence = max(end_sequence, last_sequence)
             break
     return Recovered(segments, end_sequence, cut_bytes)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def _cut(path: Path, name: SegmentName) -> tuple[int, int | None]:

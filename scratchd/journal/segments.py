@@ -21,6 +21,9 @@ MAX_STEP_BYTES = 4 << 20
 
 _MIN_STEP_BYTES = 4096
 
+_MIN_EARLY_BYTES = 65536
+"""A segment that ends early for want of space has at least so much, or the directory would fill with tiny ones."""
+
 _PROBE = bytes(4096)
 """What `probe` writes: a page of zeros, which is no frame."""
 
@@ -30,6 +33,7 @@ class Segments:
 
     Attributes:
         total_bytes: of all segments.
+        other_bytes: of what else is inside the quota: lines set aside.
         unsynced: descriptors of ended segments that were not synced since, for whoever syncs to close.
         names_unsynced: whether a segment was begun since the directory was last synced.
     """
@@ -46,6 +50,7 @@ class Segments:
         self.directory = directory
         self.unsynced: list[tuple[int, Segment]] = []
         self.names_unsynced = False
+        self.other_bytes = 0
         self._segments = list(segments)
         self.total_bytes = sum(segment.size for segment in self._segments)
         self._segment_bytes = segment_bytes
@@ -54,11 +59,17 @@ class Segments:
         self._fd = -1
         self._reserved = 0
         self._reserves = True
+        self._scarce = False
         self._full_step = max(_MIN_STEP_BYTES, min(MAX_STEP_BYTES, segment_bytes // 4))
         self._step = self._full_step
 
     def __len__(self) -> int:
         return len(self._segments)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What is reserved behind the open segment's end."""
+        return max(0, self._reserved - self._segments[-1].size) if self._fd >= 0 else 0
 
     @property
     def fd(self) -> int:
@@ -77,6 +88,8 @@ class Segments:
         """Writes a frame behind the last one, in a new segment where it does not fit; part of it is truncated back."""
         if self._fd < 0 or SEGMENT_HEAD_BYTES < self._segments[-1].size > self._segment_bytes - len(data):
             self.begin(first_sequence, epoch)
+        elif self._scarce and self._segments[-1].size > max(_MIN_EARLY_BYTES, self._full_step // 8):
+            self._begin_early(first_sequence, epoch)
         segment = self._segments[-1]
         try:
             write_whole(self._fd, data)
@@ -96,6 +109,13 @@ class Segments:
         self._fd, self._reserved, self.names_unsynced = fd, 0, True
         self._keep_quota()
         self._reserve_ahead()
+
+    def _begin_early(self, first_sequence: int, epoch: str) -> None:
+        """Ends a segment that has room left, if possible: on a disk that fills up, what has ended can leave."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, self._segments[-1].size)  # the new segment needs a block of those reserved
+            self._reserved = 0
+            self.begin(first_sequence, epoch)
 
     def probe(self) -> None:
         """Finds out whether the open segment can be written to."""
@@ -144,6 +164,22 @@ class Segments:
     def below(self, sequence: int) -> list[Segment]:
         """Takes the segments that lie wholly below `sequence` from the list, except the last, for `delete`."""
         passed = sum(extent.end_sequence <= sequence for extent in self.extents(sequence + 1)[:-1])
+        return self._take_off(passed)
+
+    def all(self) -> list[Segment]:
+        """Takes every segment from the list, for `delete`; their space is given back at once.
+
+        A last one without frames stays: it takes no space, and the next one would have its name.
+        """
+        if not self._segments or self._segments[-1].size <= SEGMENT_HEAD_BYTES:
+            return self._take_off(len(self._segments) - 1)
+        self.leave()
+        for fd, _ in self.unsynced:
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)  # deleting alone gives nothing back while the descriptor waits for a sync
+        return self._take_off(len(self._segments))
+
+    def _take_off(self, passed: int) -> list[Segment]:
         leaving, self._segments = self._segments[:passed], self._segments[passed:]
         self.total_bytes -= sum(segment.size for segment in leaving)
         return leaving
@@ -209,21 +245,27 @@ class Segments:
         try:
             self._reserves = preallocate(self._fd, offset, self._step)
         except OSError as error:
-            left_bytes = max(0, self._reserved - size)
-            if left_bytes and self._step > _MIN_STEP_BYTES:
+            if not self._scarce:
                 self._log.warning(
                     "no space to reserve ahead, lines will be refused soon",
                     directory=self.directory,
-                    left_bytes=left_bytes,
+                    left_bytes=self.reserved_bytes,
                     error=error.strerror,
                 )
+            self._scarce = True
             self._step = max(_MIN_STEP_BYTES, self._step // 2)
             return
         self._reserved = offset + self._step
+        if self._step < self._full_step:
+            self._step *= 2
+        elif self._scarce:
+            self._log.info("space is reserved ahead again", directory=self.directory)
+            self._scarce = False
 
     def _keep_quota(self) -> None:
         """Deletes the oldest segments until a full one more fits; who had not read them finds them gone."""
-        while self.total_bytes + self._segment_bytes > self._quota_bytes and len(self._segments) > 1:
+        most_bytes = self._quota_bytes - self.other_bytes - self._segment_bytes
+        while self.total_bytes > most_bytes and len(self._segments) > 1:
             oldest = self._segments.pop(0)
             self.total_bytes -= oldest.size
             self._log.warning(

@@ -97,6 +97,7 @@ class Writer:
             raise JournalError(f"{self._segments.directory}: {error.strerror}") from error
         self.next_sequence += len(lines)
         self._totals.appended_bytes += len(data)
+        self._stats.appended_bytes += len(data)
         self._take()
         self._appended.set()
 
@@ -121,12 +122,12 @@ class Writer:
                 directory=self._segments.directory,
                 error=error.strerror,
             )
-        self.takes_lines = False
+        self.takes_lines = self._stats.takes_lines = False
 
     def _take(self) -> None:
         if not self.takes_lines:
             self._log.info("the journal takes lines again", flavor=self.flavor)
-        self.takes_lines = True
+        self.takes_lines = self._stats.takes_lines = True
         self._publish()
 
     def _publish(self) -> None:
@@ -134,6 +135,7 @@ class Writer:
         self._stats.received_lines = self.next_sequence
         self._stats.segments = len(self._segments)
         self._stats.journal_bytes = self._segments.total_bytes
+        self._stats.reserved_bytes = self._segments.reserved_bytes
 
     # Reading and releasing.
 
@@ -149,8 +151,16 @@ class Writer:
             await self._appended.wait()
 
     async def release(self, sequence: int) -> None:
-        """Deletes the segments that lie wholly below `sequence`, except the last."""
-        leaving = self._segments.below(sequence)
+        """Deletes the segments that lie wholly below `sequence`: everyone who reads has passed it, durably.
+
+        The last one stays, unless lines are refused: its space may be all that there is to be had.
+        """
+        if self.takes_lines or self._rewriting or sequence < self.next_sequence:
+            leaving = self._segments.below(sequence)
+        else:
+            leaving = self._segments.all()
+            self._synced_sequence = self.next_sequence  # nobody will read it again, so it need not be synced
+            self._sync_wanted.set()  # which closes the ended ones
         if leaving:
             self._publish()
             for segment in leaving:

@@ -71,7 +71,7 @@ def table(body: bytes) -> str:
         _http(document["http"]),
         _flavors(document["flavors"], sorted(document["backends"])),
         _backends(document["backends"]),
-        _journal(document["journal"], document["ledger"]),
+        _journal(document["journal"], document["ledger"], document["flavors"]),
         _runtime(document["runtime"]),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -132,9 +132,20 @@ def _backends(backends: dict[str, Any]) -> str:
     return "BACKENDS\n" + _columns(rows, "<<")
 
 
-def _journal(journal: dict[str, Any], ledger: dict[str, Any]) -> str:
+def _journal(journal: dict[str, Any], ledger: dict[str, Any], flavors: dict[str, Any]) -> str:
     rows = [
         ("size", f"{_size(journal['bytes'])} in {_number(journal['segments'])} segments"),
+        ("free", _free(journal)),
+        *(
+            ("quota", f"{name}: the oldest lines leave unread in {_duration(flavor['quota_full_in_s'])}")
+            for name, flavor in sorted(flavors.items())
+            if flavor.get("quota_full_in_s") is not None
+        ),
+        *(
+            ("refusing", f"{name}: requests are answered 503")
+            for name, flavor in sorted(flavors.items())
+            if not flavor.get("takes_lines", True)
+        ),
         *(
             (word.replace("_", " "), _number(journal[word]))
             for word in ("append_errors", "sync_errors", "corrupt_lines")
@@ -145,6 +156,15 @@ def _journal(journal: dict[str, Any], ledger: dict[str, Any]) -> str:
         ),
     ]
     return "JOURNAL\n" + _columns(rows, "<<")
+
+
+def _free(journal: dict[str, Any]) -> str:
+    free_bytes, full_in_s = journal.get("free_bytes"), journal.get("full_in_s")
+    if free_bytes is None:
+        return "not known"
+    if full_in_s is None:
+        return _size(free_bytes)
+    return f"{_size(free_bytes)}, full" + (f" in {_duration(full_in_s)}" if full_in_s else "")
 
 
 def _runtime(runtime: dict[str, Any]) -> str:

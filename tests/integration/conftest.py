@@ -1,7 +1,8 @@
 """What integration tests are given: a daemon, and a real Kafka in Docker (pytest-docker), each made when asked for.
 
 `start_daemon(**sections)` starts a `daemon.Daemon`; `kafka` is the session's `kafka_client.Broker`; `make_topic()` and
-`topic` give topics that live as long as the test. Nothing is skipped: what is missing on a machine fails and says so.
+`topic` give topics that live as long as the test; `cluster` is three brokers, for one module's tests; `disks` makes
+small file systems. Nothing is skipped: what is missing on a machine fails and says so.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ import contextlib
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from pytest_docker.plugin import Services
 
+from cluster import Cluster, cluster_of
 from daemon import Daemon, daemons, free_port
+from disks import Disks, enter_namespace
 from engine import NoEngine, compose_command, docker, engine
-from kafka_client import Broker
+from kafka_client import Broker, with_ports
 
 HERE = Path(__file__).parent
+SERVER_PROPERTIES = HERE / "kafka" / "server.properties"
 IMAGE_FILES = ("build.sh", "pom.xml", "log4j2.yaml", "server.properties")
 
 
@@ -29,6 +33,21 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Makes and starts a daemon for one test: `start_daemon(flavors=[…], kafka={…}, …)`, see `daemon.daemons`."""
     with daemons(tmp_path) as start:
         yield start
+
+
+@pytest.fixture(scope="session")
+def mount_namespace() -> None:
+    """Mounts that nobody else sees, for the rest of the session."""
+    if os.geteuid() != 0:
+        pytest.fail("only root can mount the file systems of this test", pytrace=False)
+    enter_namespace()
+
+
+@pytest.fixture
+def disks(mount_namespace: None, tmp_path: Path) -> Iterator[Disks]:
+    """File systems of the test's own; ask for it before `start_daemon`, so that they outlive the daemon."""
+    with contextlib.closing(Disks(tmp_path / "disks")) as made:
+        yield made
 
 
 # Kafka: pytest-docker asks for the fixtures named docker_*.
@@ -66,21 +85,19 @@ def kafka_image(docker_engine: None) -> str:
 
 
 @pytest.fixture(scope="session")
-def kafka_port(kafka_image: str, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """The broker's port; its configuration, with this port in it, is where docker-compose.yml looks for it."""
-    port = free_port()
+def kafka_ports(kafka_image: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, int]:
+    """The broker's ports; its configuration, with these in it, is where docker-compose.yml looks for it."""
+    ports = {name: free_port() for name in ("PLAINTEXT", "SASL", "CONTROLLER")}
     directory = tmp_path_factory.mktemp("kafka")
     directory.chmod(0o755)  # Apache's own image reads it as a user of its own
-    properties = (HERE / "kafka" / "server.properties").read_text()
-    properties = properties.replace("@PLAINTEXT@", str(port)).replace("@CONTROLLER@", str(free_port()))
-    (directory / "server.properties").write_text(properties)
+    (directory / "server.properties").write_text(with_ports(SERVER_PROPERTIES.read_text(), **ports))
     os.environ["SCRATCHD_KAFKA_IMAGE"] = kafka_image
     os.environ["SCRATCHD_KAFKA_CONFIG"] = str(directory)
-    return port
+    return ports
 
 
 @pytest.fixture(scope="session")
-def docker_setup(kafka_port: int) -> list[str]:
+def docker_setup(kafka_ports: Mapping[str, int]) -> list[str]:
     """How pytest-docker starts the broker."""
     return ["up --detach --no-build"]
 
@@ -104,7 +121,7 @@ def docker_compose_file() -> str:
 
 
 @pytest.fixture(scope="session")
-def kafka(kafka_port: int, docker_services: Services, docker_compose_project_name: str) -> Broker:
+def kafka(kafka_ports: Mapping[str, int], docker_services: Services, docker_compose_project_name: str) -> Broker:
     """The session's broker, ready for an idempotent producer."""
     container = docker(
         "ps",
@@ -112,19 +129,26 @@ def kafka(kafka_port: int, docker_services: Services, docker_compose_project_nam
         f"--filter=label=com.docker.compose.project={docker_compose_project_name}",
         "--filter=label=com.docker.compose.service=kafka",
     )
-    broker = Broker(f"127.0.0.1:{kafka_port}", container)
+    broker = Broker(f"127.0.0.1:{kafka_ports['PLAINTEXT']}", container, f"127.0.0.1:{kafka_ports['SASL']}")
     broker.wait_ready()
     return broker
 
 
 @pytest.fixture
 def make_topic(kafka: Broker) -> Iterator[Callable[..., str]]:
-    """Makes topics, `make_topic(partitions=1)`, deleted at the test's end."""
+    """Makes topics, `make_topic(partitions=1, max_message_bytes="1000")`, deleted at the test's end."""
     with contextlib.ExitStack() as topics:
-        yield lambda partitions=1: topics.enter_context(kafka.topic(partitions))
+        yield lambda partitions=1, **config: topics.enter_context(kafka.topic(partitions, **config))
 
 
 @pytest.fixture
 def topic(make_topic: Callable[..., str]) -> str:
     """One topic of one partition."""
     return make_topic()
+
+
+@pytest.fixture(scope="module")
+def cluster(kafka_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three brokers, whose leaders may go."""
+    with cluster_of(kafka_image, SERVER_PROPERTIES.read_text(), tmp_path_factory.mktemp("cluster")) as brokers:
+        yield brokers

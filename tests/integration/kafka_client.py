@@ -30,6 +30,7 @@ from deadline import wait_for
 from engine import docker
 
 ADMIN_TIMEOUT_S = 15
+SASL_USER, SASL_PASSWORD = "scratchd", "kafka-secret"
 CLIENT: dict[str, str | int | float | bool] = {
     "socket.timeout.ms": 5000,  # the default, a minute, outlives a broker that was paused
     "log_level": 0,  # what the broker does not answer is seen in the test, not on stderr
@@ -65,27 +66,54 @@ class Broker:
     Args:
         bootstrap_servers: its address, `127.0.0.1:port`.
         container: the container's id.
+        sasl_servers: the address where a client has to say who it is: `SASL_USER` with `SASL_PASSWORD`.
+
+    Attributes:
+        replicas: of a topic.
     """
 
-    def __init__(self, bootstrap_servers: str, container: str) -> None:
+    replicas = 1
+
+    def __init__(self, bootstrap_servers: str, container: str, sasl_servers: str = "") -> None:
         self.bootstrap_servers = bootstrap_servers
+        self.sasl_servers = sasl_servers
         self.container = container
         self._client = {"bootstrap.servers": bootstrap_servers, **CLIENT}
 
     # Topics.
 
     @contextlib.contextmanager
-    def topic(self, partitions: int = 1) -> Iterator[str]:
-        """A new topic with a name of its own, deleted on leaving (its ACLs too)."""
+    def topic(self, partitions: int = 1, **config: str) -> Iterator[str]:
+        """A new topic with a name of its own, deleted on leaving, ACLs too; `config` as `max_message_bytes="1000"`."""
         name = f"test-{uuid.uuid4().hex[:12]}"
-        with self._admin() as admin:
-            admin.create_topics([NewTopic(name, partitions, 1)])[name].result(ADMIN_TIMEOUT_S)
+        self.create(name, partitions, **config)
         try:
             yield name
         finally:
             self.allow(name)
+            self.delete(name)
+
+    def create(self, topic: str, partitions: int = 1, **config: str) -> None:
+        """Makes `topic`, also one that was just deleted."""
+        properties = {key.replace("_", "."): value for key, value in config.items()}
+
+        def made() -> bool:
             with self._admin() as admin:
-                admin.delete_topics([name])[name].result(ADMIN_TIMEOUT_S)
+                new = NewTopic(topic, partitions, self.replicas, config=properties)
+                try:
+                    admin.create_topics([new])[topic].result(ADMIN_TIMEOUT_S)
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                        raise
+                    return False
+            return True
+
+        wait_for(made, ADMIN_TIMEOUT_S, f"{topic} made")
+
+    def delete(self, topic: str) -> None:
+        """Deletes `topic` and all that is in it."""
+        with self._admin() as admin:
+            admin.delete_topics([topic])[topic].result(ADMIN_TIMEOUT_S)
 
     def messages(self, topic: str, count: int = 0, timeout_s: float = 30) -> list[Message]:
         """Everything in `topic`, sorted by partition and offset.
@@ -118,7 +146,28 @@ class Broker:
 
     def allow(self, topic: str) -> None:
         """Takes `forbid` back; does nothing where the topic is not forbidden."""
-        denied = AclBindingFilter(*_writing(topic), AclPermissionType.DENY)
+        self._allow(AclBindingFilter(*_writing(topic), AclPermissionType.DENY))
+
+    @contextlib.contextmanager
+    def no_idempotent_producers(self) -> Iterator[None]:
+        """Nobody may be an idempotent producer: what a new one is told is fatal to it. One that is, stays one."""
+        # The right to write to any topic at all implies the right; and what has an ACL allows nothing else without one.
+        cluster = (ResourceType.BROKER, "kafka-cluster", *_writing("*")[2:5])
+        bindings = [
+            AclBinding(*cluster, AclOperation.ALL, AclPermissionType.ALLOW),
+            AclBinding(*cluster, AclOperation.IDEMPOTENT_WRITE, AclPermissionType.DENY),
+            AclBinding(*_writing("*"), AclPermissionType.DENY),
+        ]
+        with self._admin() as admin:
+            for made in admin.create_acls(bindings).values():
+                made.result(ADMIN_TIMEOUT_S)
+        try:
+            yield
+        finally:
+            self._allow(AclBindingFilter(*_writing("*"), AclPermissionType.DENY))
+            self._allow(AclBindingFilter(*cluster, AclOperation.ANY, AclPermissionType.ANY))
+
+    def _allow(self, denied: AclBindingFilter) -> None:
         with self._admin() as admin:
             admin.delete_acls([denied])[denied].result(ADMIN_TIMEOUT_S)
 
@@ -180,6 +229,22 @@ class Broker:
         # A new one each time: one that was connected to a paused broker goes on waiting for it. It must outlive its
         # futures, or they fail, hence a context.
         yield AdminClient(self._client)
+
+
+def first_occurrences(messages: list[Message]) -> list[bytes]:
+    """The values that a consumer has that drops repeated `scratchd-id`s, in their order."""
+    values: dict[str, bytes] = {}
+    for message in messages:
+        known = values.setdefault(message.scratchd_id, message.value)
+        assert known == message.value, f"two lines with the id {message.scratchd_id}"
+    return list(values.values())
+
+
+def with_ports(properties: str, **ports: int) -> str:
+    """A broker's server.properties with its ports filled in: `PLAINTEXT=9092` for @PLAINTEXT@ and so on."""
+    for name, port in ports.items():
+        properties = properties.replace(f"@{name}@", str(port))
+    return properties
 
 
 def _writing(topic: str) -> tuple[ResourceType, str, ResourcePatternType, str, str, AclOperation]:

@@ -75,13 +75,25 @@ STATS = {
             "sync_errors",
             "cut_bytes",
             "corrupt_lines",
+            "free_bytes",
         ),
         "number",
-    ),
+    )
+    | {"full_in_s": "NoneType"},
     "backends": {
         "file": FEED | {"oldest_pending_age_s": "number", "errors": {}, "last_error": "NoneType"},
     },
-    "flavors": {name: {"epoch": "str", "received_lines": "number", "file": FEED} for name in ("gr", "tr")},
+    "flavors": {
+        name: {
+            "epoch": "str",
+            "received_lines": "number",
+            "takes_lines": "number",
+            "journal_bytes": "number",
+            "quota_full_in_s": "NoneType",
+            "file": FEED,
+        }
+        for name in ("gr", "tr")
+    },
     "ledger": {"residual_lines": "number"},
     "runtime": {
         **dict.fromkeys(("rss_bytes", "cpu_s", "open_fds", "threads", "loop_lag_s"), "number"),
@@ -118,7 +130,13 @@ def test_stats_has_the_figures_of_what_was_sent(daemon: Daemon) -> None:
     for name, lines in {"gr": 5, "tr": 1}.items():
         epoch = stats["flavors"][name].pop("epoch")
         assert str(uuid.UUID(epoch)) == epoch
-        assert stats["flavors"][name] == {"received_lines": lines, "file": feed | {"persisted_lines": lines}}
+        assert stats["flavors"][name].pop("journal_bytes") > 0
+        assert stats["flavors"][name] == {
+            "received_lines": lines,
+            "takes_lines": True,
+            "quota_full_in_s": None,
+            "file": feed | {"persisted_lines": lines},
+        }
     whole = {"persisted_lines": 6, "oldest_pending_age_s": 0, "errors": {}, "last_error": None}
     assert stats["backends"] == {"file": feed | whole}
     assert stats["ledger"] == {"residual_lines": 0}
@@ -142,6 +160,10 @@ METRICS: dict[str, set[str]] = {
     "scratchd_backend_set_aside_lines_total": {"backend", "flavor"},
     "scratchd_backend_up": {"backend", "flavor"},
     "scratchd_journal_bytes": {"flavor"},
+    "scratchd_journal_takes_lines": {"flavor"},
+    "scratchd_journal_quota_full_in_seconds": {"flavor"},
+    "scratchd_journal_full_in_seconds": set(),
+    "scratchd_journal_free_bytes": set(),
     "scratchd_ledger_residual_lines": set(),
     "scratchd_gc_pause_seconds_count": set(),
     "scratchd_gc_pause_seconds_sum": set(),

@@ -17,9 +17,8 @@ import pytest
 
 from contract import assert_image, assert_refused
 from daemon import Daemon
-from kafka_client import Broker
+from kafka_client import Broker, first_occurrences
 from load import Load, assert_complete
-from test_kill import first_occurrences
 from wire import request
 
 SLOW_S = 2.0
@@ -344,11 +343,19 @@ def test_a_log_file_that_was_moved_is_begun_anew(start_daemon: Callable[..., Dae
     assert_complete(load.sent, content.split(b"\n")[:-1] + daemon.lines("any"))
 
 
-# The journal's own disk.
+# The journal's own disk. The file backend is held up meanwhile: what it has written makes room at once.
+
+
+def _held_up(daemon: Daemon) -> Path:
+    """A file where the log directory should be: the file backend waits until it is removed."""
+    place = daemon.directory / "log"
+    place.write_text("")
+    return place
 
 
 def test_a_full_journal_is_answered_503_and_heals(start_daemon: Callable[..., Daemon], file_system: FileSystem) -> None:
     daemon = start_daemon(journal={"directory": str(file_system.path)})
+    obstacle = _held_up(daemon)
     value = "x" * 4000
     taken = 0
     with daemon.connect() as connection:
@@ -377,6 +384,7 @@ def test_a_full_journal_is_answered_503_and_heals(start_daemon: Callable[..., Da
         file_system.free()
         daemon.wait_for(lambda: daemon.admin("/health/ready").status == 200, 5, "ready without any request")
         assert_image(connection.get("/track?n=last", "any.test"))
+    obstacle.unlink()
     daemon.wait_drained()
     long = [b'{"n":"%d","v":"%s"}' % (number, value.encode()) for number in range(taken)]
     assert daemon.lines("any") == [b'{"n":"first"}', *long, b'{"n":"last"}']
@@ -394,6 +402,7 @@ def test_duplicates_of_what_was_not_persisted_are_none(
         journal={"directory": str(file_system.path)},
         checks={"duplicate_window_s": 600, "client_requests_per_min": 19_000},
     )
+    obstacle = _held_up(daemon)
     value = "x" * 4000
     number = 0
     with daemon.connect() as connection:
@@ -407,6 +416,7 @@ def test_duplicates_of_what_was_not_persisted_are_none(
         for _ in range(2):
             assert_image(connection.get(f"/track?n={number}&v={value}", "any.test"))
     assert daemon.stats()["http"]["duplicates"] == 1
+    obstacle.unlink()
     daemon.wait_drained()
     assert len(daemon.lines("any")) == number + 1
 
@@ -429,7 +439,8 @@ def test_a_kill_on_a_full_journal_loses_nothing(start_daemon: Callable[..., Daem
 def test_a_start_on_a_full_journal_waits_for_space(
     start_daemon: Callable[..., Daemon], file_system: FileSystem
 ) -> None:
-    daemon = start_daemon(journal={"directory": str(file_system.path)})
+    daemon = start_daemon(journal={"directory": str(file_system.path)}, http={"stop_timeout_s": 1})
+    obstacle = _held_up(daemon)
     assert_image(daemon.get("/track?n=1"))
     daemon.stop()
     file_system.fill()
@@ -440,6 +451,7 @@ def test_a_start_on_a_full_journal_waits_for_space(
     file_system.free()
     daemon.wait_for(lambda: daemon.admin("/health/ready").status == 200, 5)
     assert_image(daemon.get("/track?n=3"))
+    obstacle.unlink()
     daemon.wait_drained()
     assert daemon.lines("any") == [b'{"n":"1"}', b'{"n":"3"}']
 

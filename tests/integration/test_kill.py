@@ -8,20 +8,11 @@ import pytest
 
 from contract import assert_image
 from daemon import Daemon
-from kafka_client import Broker, Message
+from kafka_client import Broker, first_occurrences
 from load import Load, Sent, assert_complete
 from wire import request
 
 ROUNDS = 5
-
-
-def first_occurrences(messages: list[Message]) -> list[bytes]:
-    """What a consumer has that drops repeated `scratchd-id`s."""
-    values: dict[str, bytes] = {}
-    for message in messages:
-        known = values.setdefault(message.scratchd_id, message.value)
-        assert known == message.value, f"two lines with the id {message.scratchd_id}"
-    return list(values.values())
 
 
 def test_kill_9_under_load_five_times(start_daemon: Callable[..., Daemon], kafka: Broker, topic: str) -> None:

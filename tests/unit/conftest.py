@@ -1,15 +1,22 @@
-"""What several unit tests of the journal and the backends are built on."""
+"""What several unit tests of the journal and the backends are built on, and hypothesis' profile.
+
+No deadline for an example: how long one takes says more about who else uses the machine than about the code.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from scratchd.journal.flavor import FlavorJournal, Limits
 from scratchd.log import Log
 from scratchd.stats import FlavorStats, JournalStats
+
+hypothesis.settings.register_profile("scratchd", deadline=None)
+hypothesis.settings.load_profile("scratchd")
 
 
 @pytest.fixture

@@ -398,6 +398,17 @@ async def test_a_removed_flavor_is_drained_to_the_path_saved(house: House) -> No
     assert house.content() == expected
 
 
+async def test_a_flavor_removed_before_its_first_line_was_written_has_its_path(house: House) -> None:
+    house.directory.joinpath("log").write_text("a file where a directory should be")
+    async with house.life() as life:
+        life.append([line(1)])
+        await life.fails("not_a_directory")
+    house.directory.joinpath("log").unlink()
+    house.configured = False
+    await house.drained()
+    assert house.content() == text(1)
+
+
 async def test_a_flavor_without_a_path_is_an_error(house: House) -> None:
     house.configured = False
     async with house.life() as life:
@@ -804,3 +815,13 @@ async def test_foreign_bytes_are_not_taken_for_lost_lines(house: House) -> None:
         message = await life.fails("foreign")
         assert "move it away" in message
     assert house.content() == expected + b"stranger\n"
+
+
+async def test_lines_that_stay_are_behind_the_mark_before_others_follow_them(house: House) -> None:
+    await torn_journal(house, 1, 0)
+    async with house.life() as life:
+        life.append([line(100)])
+        await until(lambda: house.content().endswith(text(100)))
+    content = house.content()
+    await house.drained()
+    assert house.content() == content

@@ -19,8 +19,10 @@ import trio
 from confluent_kafka import KafkaError, KafkaException
 
 from scratchd.backends import kafka as kafka_module
+from scratchd.backends import producer as producer_module
 from scratchd.backends import supervisor as supervisor_module
-from scratchd.backends.kafka import SET_ASIDE, KafkaBackend, key_of
+from scratchd.backends.kafka import KafkaBackend, key_of
+from scratchd.backends.producer import Producer
 from scratchd.backends.supervisor import Feed
 from scratchd.journal.flavor import FlavorJournal, Limits
 from scratchd.journal.gaps import Gap
@@ -31,6 +33,7 @@ DATE = datetime.date(2026, 11, 23)
 SMALL = Limits(segment_bytes=1 << 16, quota_bytes=1 << 18, sync="none", sync_interval_s=1.0)
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
 FORBIDDEN = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+SET_ASIDE = "kafka.set-aside-*.jsonl"
 NO_BROKERS = KafkaError(KafkaError._ALL_BROKERS_DOWN)  # noqa: SLF001 - its name
 
 OpenJournal = Callable[..., FlavorJournal]
@@ -62,6 +65,8 @@ class Broker:
         self.most_waiting = 0
         self.producers: list[dict[str, Any]] = []
         self.to_report: list[KafkaError] = []
+        self.purged = 0
+        self.probes = 0
 
     def report(self, *numbers: int) -> None:
         """Reports on these messages, in this order: delivered, or with the error planned."""
@@ -101,11 +106,26 @@ class StandIn:
         """Calls back, from here as the original does."""
         assert timeout_s == 0
         while self.broker.to_report:
-            self._settings["error_cb"](self.broker.to_report.pop(0))
+            error = self.broker.to_report.pop(0)
+            if error.fatal():
+                raise KafkaException(error)
+            self._settings["error_cb"](error)
         served = len(self.broker.waiting)
         if self.broker.answers:
             self.broker.report(*self.broker.numbers)
         return served
+
+    def purge(self, *, blocking: bool) -> None:
+        """Notes it; the test reports what became of the messages."""
+        assert not blocking
+        self.broker.purged += 1
+
+    def list_topics(self, topic: str, *, timeout: float) -> None:
+        """Answers, or fails as a broker that is away."""
+        assert (topic, timeout) == ("scratch-gr", producer_module.PROBE_TIMEOUT_S)
+        self.broker.probes += 1
+        if not self.broker.answers:
+            raise KafkaException(NO_BROKERS)
 
 
 class Bench:
@@ -129,19 +149,19 @@ class Bench:
         """A life of the process, drained at its end."""
         StandIn.broker = self.broker
         self.stats, self.errors = FlavorStats(), BackendStats()
-        backend = KafkaBackend(
-            bootstrap_servers="broker:9092",
-            topics=self.topics,
-            key_parameter=self.key_parameter,
-            settings={"client.id": "scratchd"},
+        producer = Producer(
+            {"client.id": "scratchd"},
+            "scratch-gr",
             stats=self.errors,
             log=Log("kafka"),
             clock_ms=lambda: 0,
+            make=StandIn,
         )
+        backend = KafkaBackend(topics=self.topics, key_parameter=self.key_parameter, producer=producer)
         self.journal = self._open_journal("kafka", stats=self.stats, limits=self.limits)
         feed = Feed(backend, self.journal, self.stats.feeds["kafka"], self.errors, Log("kafka"), clock_ms=lambda: 0)
         async with trio.open_nursery() as nursery:
-            await nursery.start(backend.run)
+            await nursery.start(producer.run)
             async with trio.open_nursery() as inner:
                 inner.start_soon(feed.run)
                 yield
@@ -161,8 +181,8 @@ class Bench:
 
     def set_aside(self) -> list[dict[str, str]]:
         """The rows of the file."""
-        path = self.journal.directory / SET_ASIDE
-        return [json.loads(row) for row in path.read_bytes().splitlines()] if path.exists() else []
+        paths = sorted(self.journal.directory.glob(SET_ASIDE))
+        return [json.loads(row) for path in paths for row in path.read_bytes().splitlines()]
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -177,10 +197,10 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor_module, "BACK_OFF_FIRST_S", 0.002)
     monkeypatch.setattr(supervisor_module, "BACK_OFF_MOST_S", 0.01)
     monkeypatch.setattr(supervisor_module, "SETTLE_S", 0.003)
-    monkeypatch.setattr(kafka_module, "POLL_S", 0.001)
-    monkeypatch.setattr(kafka_module, "IDLE_POLL_S", 0.001)
+    monkeypatch.setattr(producer_module, "POLL_S", 0.001)
+    monkeypatch.setattr(producer_module, "IDLE_POLL_S", 0.001)
+    monkeypatch.setattr(producer_module, "PROBE_S", 0.005)
     monkeypatch.setattr(kafka_module, "LINGER_S", 0.0)
-    monkeypatch.setattr(kafka_module, "Producer", StandIn)
 
 
 @pytest.fixture
@@ -208,7 +228,6 @@ async def test_the_producer_gets_its_settings(bench: Bench) -> None:
     async with bench.running():
         pass
     (settings,) = bench.broker.producers
-    assert settings["bootstrap.servers"] == "broker:9092"
     assert settings["client.id"] == "scratchd"
 
 
@@ -268,7 +287,7 @@ async def test_what_is_in_flight_is_bounded_in_bytes(bench: Bench, monkeypatch: 
         for _ in range(20):
             bench.append(1, pad="x" * 400)
         bench.broker.answers = True
-    assert bench.broker.most_waiting == 3
+    assert bench.broker.most_waiting == 2
     assert len(bench.broker.delivered) == 20
 
 
@@ -377,33 +396,79 @@ async def test_a_line_counts_as_set_aside_only_once_it_is_kept(bench: Bench, mon
     fdatasync, syncing, let_go = os.fdatasync, threading.Event(), threading.Event()
 
     def stand_in(fd: int) -> None:
-        if Path(f"/proc/self/fd/{fd}").readlink().name == SET_ASIDE:
+        if Path(f"/proc/self/fd/{fd}").readlink().match(SET_ASIDE):
             syncing.set()
             let_go.wait(5)
         fdatasync(fd)
 
     async with bench.running():
-        bench.append(4)
+        bench.append(1)
         await until(lambda: bench.broker.waiting)
         bench.broker.report(0)
-        await until(lambda: len(bench.broker.waiting) == 3)
-        bench.broker.errors = {1: TOO_LARGE, 2: TOO_LARGE}
+        bench.broker.refused = {1: KafkaException(TOO_LARGE)}
+        bench.broker.errors = {2: TOO_LARGE}
         monkeypatch.setattr(os, "fdatasync", stand_in)
-        bench.broker.report(1)
+        bench.append(1)
         await until(syncing.is_set)
-        bench.broker.report(2)
+        bench.append(1, pad="x" * kafka_module.SURE_BYTES)
         let_go.set()
-        await until(lambda: bench.next_sequence >= 2)
-        assert len(bench.set_aside()) == bench.stats.feeds["kafka"].set_aside_lines
+        await until(lambda: bench.broker.waiting)
+        syncing.clear()
+        let_go.clear()
+        bench.broker.report(2)
+        await until(syncing.is_set)
+        assert (bench.next_sequence, len(bench.set_aside())) == (2, 2)
+        let_go.set()
+        await until(lambda: bench.next_sequence == 3)
         bench.broker.answers = True
-    assert len(bench.set_aside()) == 2
+    assert len(bench.set_aside()) == bench.stats.feeds["kafka"].set_aside_lines == 2
+
+
+async def test_a_long_line_goes_alone_until_one_was_taken(bench: Bench) -> None:
+    async with bench.running():
+        bench.append(1)
+        await until(lambda: bench.broker.waiting)
+        bench.broker.report(0)
+        await until(lambda: bench.next_sequence == 1)
+        bench.append(1)
+        bench.append(1, pad="x" * kafka_module.SURE_BYTES)
+        bench.append(1, pad="x" * kafka_module.SURE_BYTES)
+        bench.append(1)
+        await until(lambda: bench.broker.numbers == [1])
+        bench.broker.report(1)
+        await until(lambda: bench.broker.numbers == [2])
+        await trio.sleep(0.01)
+        assert bench.broker.numbers == [2]
+        bench.broker.report(2)
+        await until(lambda: bench.broker.numbers == [3, 4])
+        bench.broker.answers = True
+
+
+async def test_a_refused_batch_goes_again_until_the_line_that_is_too_large_stands_alone(bench: Bench) -> None:
+    async with bench.running():
+        bench.append(5)
+        await until(lambda: bench.broker.waiting)
+        bench.broker.report(0)
+        await until(lambda: len(bench.broker.waiting) == 4)
+        bench.broker.errors = dict.fromkeys((1, 2, 3), TOO_LARGE)
+        bench.broker.report(1, 2, 3)
+        await trio.sleep(0.01)
+        assert bench.broker.numbers == [4]  # nothing goes again before the last report
+        bench.broker.report(4)
+        await until(lambda: bench.broker.numbers == [1])
+        assert bench.set_aside() == []
+        bench.broker.errors = {2: TOO_LARGE}
+        bench.broker.answers = True
+    assert [message.number for message in bench.broker.delivered] == [0, 4, 1, 3]
+    assert [row["line"] for row in bench.set_aside()] == ['{"n": "2"}']
+    assert set(bench.errors.errors) == {"batch_too_large", "msg_size_too_large"}
 
 
 async def test_a_disk_too_full_to_set_aside_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     write, full = os.write, True
 
     def stand_in(fd: int, data: bytes) -> int:
-        if full and Path(f"/proc/self/fd/{fd}").readlink().name == SET_ASIDE:
+        if full and Path(f"/proc/self/fd/{fd}").readlink().match(SET_ASIDE):
             write(fd, data[:10])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(fd, data)
@@ -450,6 +515,8 @@ async def test_after_a_fatal_error_there_is_a_new_producer(bench: Bench) -> None
         await until(lambda: bench.broker.waiting)
         bench.broker.to_report = [KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "out of order", fatal=True)]
         await until(lambda: bench.errors.errors["out_of_order_sequence_number"])
+        assert bench.broker.purged == 1
+        assert len(bench.broker.producers) == 1  # while reports of the old one are awaited
         bench.broker.errors = {0: KafkaError(KafkaError._PURGE_QUEUE)}  # noqa: SLF001 - as librdkafka then does
         bench.broker.report(0)
         await until(lambda: len(bench.broker.producers) == 2)
@@ -502,3 +569,52 @@ async def test_lines_of_an_earlier_start_keep_their_identity(bench: Bench) -> No
     identities = [dict(message.more["headers"])["scratchd-id"] for message in bench.broker.delivered]
     assert identities == [f"{epoch}/0".encode(), f"{epoch}/1".encode()]
     assert epoch != bench.journal.writer.epoch
+
+
+async def test_brokers_that_answer_again_are_noticed_without_a_line(bench: Bench) -> None:
+    async with bench.running():
+        await until(lambda: bench.state == "running")
+        bench.broker.to_report = [NO_BROKERS]
+        await until(lambda: bench.state == "backing_off")
+        await until(lambda: bench.broker.probes > 1)
+        assert bench.state == "backing_off"
+        bench.broker.answers = True
+        await until(lambda: bench.state == "running")
+        probes = bench.broker.probes
+        await trio.sleep(0.02)
+        assert bench.broker.probes == probes
+
+
+async def test_silence_is_a_state_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer_module, "SILENT_S", 0.02)
+    async with bench.running():
+        bench.append(1)
+        await until(lambda: bench.state == "backing_off")
+        assert bench.errors.errors == {"no_answer": 1}
+        bench.broker.answers = True
+        await until(lambda: bench.state == "running")
+
+
+async def test_a_refused_flavor_says_so_until_a_line_is_taken(bench: Bench) -> None:
+    bench.broker.errors = {0: FORBIDDEN}
+    async with bench.running():
+        bench.append(1)
+        await until(lambda: bench.broker.waiting)
+        bench.broker.report(0)
+        await until(lambda: bench.broker.waiting)
+        assert bench.state == "backing_off"  # although it is open again
+        bench.broker.errors = {}
+        bench.broker.answers = True
+        await until(lambda: bench.state == "running")
+
+
+async def test_what_is_said_often_is_counted_each_time_and_logged_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench.running():
+        bench.broker.to_report = [KafkaError(KafkaError._TRANSPORT, "refused")] * 50 + [NO_BROKERS] * 3  # noqa: SLF001
+        await until(lambda: not bench.broker.to_report)
+    assert bench.errors.errors == {"transport": 50, "all_brokers_down": 3}
+    assert bench.errors.last_error is not None
+    assert bench.errors.last_error["message"] == "brokers: none answers; refused"
+    assert sum("librdkafka reports" in record.getMessage() for record in caplog.records) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -166,10 +166,55 @@ def test_what_is_left_and_is_no_line_of_ours_is_foreign(path: Path, left: bytes)
 
 def test_more_than_can_be_left_is_foreign(path: Path) -> None:
     path.touch()
-    os.truncate(path, (1 << 28) + 1)
+    os.truncate(path, 1 << 28)
+    with path.open("ab") as end:
+        end.write(b"\n")
     file = LogFile(path, 0, LOG)
     refused("foreign", "expected the end of the file, got 268435457 bytes", file.finish_matching)
     file.close()
+
+
+@pytest.mark.parametrize("zeros", [1, 100, 1 << 17])
+@pytest.mark.parametrize("there", [b"", TWO, TWO + THREE[:4]], ids=["nothing", "a line", "a torn line"])
+def test_zeros_behind_the_mark_are_cut(path: Path, there: bytes, zeros: int) -> None:
+    path.write_bytes(ONE + there + bytes(zeros))
+    file = LogFile(path, len(ONE), LOG)
+    rest = file.match(TWO + THREE, 0)
+    if rest:
+        file.write([rest])
+    assert path.read_bytes() == ONE + TWO + THREE
+    file.close()
+
+
+def test_zeros_before_the_mark_or_in_a_file_that_the_cursor_does_not_know_are_not_ours_to_cut(path: Path) -> None:
+    path.write_bytes(ONE + bytes(8))
+    LogFile(path, len(ONE) + 8, LOG).close()
+    refused("foreign", "expected a newline at the end", lambda: LogFile(path, None, LOG))
+    assert path.read_bytes() == ONE + bytes(8)
+
+
+def test_lines_that_another_process_wrote_are_synced_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_bytes(ONE + TWO)
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    file = LogFile(path, 0, LOG)
+    assert file.match(ONE + TWO, 0) == b""
+    file.sync()
+    assert synced == [path.stat().st_ino]
+    file.close()
+
+
+@pytest.mark.parametrize("made_before", [False, True], ids=["made now", "made by a process that was killed"])
+def test_the_names_of_a_file_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, made_before: bool) -> None:
+    path = tmp_path / "made" / "meanwhile" / "a.log"
+    if made_before:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    LogFile(path, None, LOG).close()
+    assert {path.parent.stat().st_ino, path.parent.parent.stat().st_ino} <= set(synced)
+    assert made_before or tmp_path.stat().st_ino in synced
 
 
 def test_a_shorter_file_goes_on_at_its_end(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -259,6 +304,64 @@ def test_a_failed_sync_is_an_error_and_tried_again(path: Path, monkeypatch: pyte
     assert file.dirty
     file.sync()
     assert not file.dirty
+    file.close()
+
+
+def test_after_a_failed_sync_the_same_bytes_are_written_in_the_same_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = []
+    pwrite = os.pwrite
+
+    def noted(fd: int, data: bytes, offset: int) -> int:
+        again.append((data, offset))
+        return pwrite(fd, data, offset)
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = LogFile(path, None, LOG)
+    file.write([ONE])
+    file.sync()
+    file.write([TWO])
+    monkeypatch.setattr(os, "fdatasync", broken)
+    monkeypatch.setattr(os, "pwrite", noted)
+    refused("io", "a.log", file.sync)
+    assert again == [(TWO, len(ONE))]
+    assert path.read_bytes() == ONE + TWO
+    file.close()
+
+
+def test_what_was_matched_is_synced_too(path: Path) -> None:
+    path.write_bytes(ONE + TWO)
+    file = LogFile(path, len(ONE), LOG)
+    assert file.dirty, "a process that was killed may not have synced it"
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("room", "lines"),
+    [(0, 0), (5, 0), (10, 1), (19, 1), (20, 2), (25, 2)],
+)
+def test_of_a_write_that_failed_whole_lines_are_known(
+    path: Path, monkeypatch: pytest.MonkeyPatch, room: int, lines: int
+) -> None:
+    left = room
+
+    def full(fd: int, buffers: Sequence[bytes]) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = os.write(fd, b"".join(buffers)[:left])
+        left -= written
+        return written
+
+    file = LogFile(path, None, LOG)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", full)
+        refused("no_space", "a.log: No space left on device", lambda: file.write([ONE + TWO, THREE]))
+    assert (file.written_lines, file.length) == (lines, lines * len(ONE))
+    assert path.read_bytes() == (ONE + TWO + THREE)[:room]
     file.close()
 
 

@@ -6,8 +6,8 @@ import datetime
 import errno
 import itertools
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 import trio
@@ -180,6 +180,19 @@ async def test_a_failure_is_told(bench: Bench, caplog: pytest.LogCaptureFixture)
     assert [record.levelname for record in told] == ["ERROR"]
 
 
+async def test_each_kind_of_failure_is_told_once_and_its_end_too(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for turn in range(2):
+        bench.backend.mischief.open_failures = bench.backend.mischief.take_failures = 3
+        bench.append(turn)
+        await bench.run_to_the_end()
+    told = [record.getMessage().partition(" error=")[0] for record in caplog.records]
+    open_failed = "backend failed, its lines wait in the journal flavor=gr kind=told_to"
+    assert told == [open_failed, "backend works again flavor=gr"] * 2
+
+
 async def test_a_failing_backend_is_said_to_back_off(bench: Bench) -> None:
     bench.backend.mischief.open_failures = 10**6
     bench.append(7)
@@ -245,6 +258,34 @@ async def test_a_run_of_more_than_the_longest_wait_starts_the_waits_over(
         await bench.feeds["fake"].run()
     assert bench.backend.received["gr"].openings == 4
     assert bench.stats.feeds["fake"].state == "running"
+
+
+class Slow(FakeBackend):
+    """A backend that takes five seconds to find out that it cannot be opened, as Kafka does for a missing topic."""
+
+    @asynccontextmanager
+    async def open(self, opening: Opening) -> AsyncIterator[Outlet]:
+        """Fails, late."""
+        async with super().open(opening) as outlet:
+            await trio.sleep(5)
+            raise BackendError("told_to", "never")
+            yield outlet
+
+
+async def test_a_failure_that_takes_seconds_to_come_again_is_no_news(
+    open_journal: OpenJournal,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bench = Bench(open_journal, "fake")
+    feed = Feed(
+        Slow("fake"), bench.journal, bench.stats.feeds["fake"], bench.errors["fake"], Log("service"), clock_ms=lambda: 0
+    )
+    with trio.move_on_after(60):
+        await feed.run()
+    assert bench.errors["fake"].errors["told_to"] > 5
+    told = [record for record in caplog.records if "backend failed" in record.getMessage()]
+    assert [record.levelname for record in told].count("ERROR") == 1
 
 
 async def test_stopping_while_it_backs_off_waits_for_the_lines(bench: Bench) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -109,7 +108,6 @@ def test_an_operator_replaces_defaults_and_not_what_promises_rest_on() -> None:
 def test_token_is_not_asked_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
-        started = time.monotonic()
         properties: dict[str, Value] = {
             "security.protocol": "sasl_plaintext",
             "sasl.mechanism": "OAUTHBEARER",
@@ -120,7 +118,6 @@ def test_token_is_not_asked_for() -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/token"
         # Not every build has it: the point is what is left undone, not what is said.
         examine({**properties, "sasl.oauthbearer.token.endpoint.url": url})
-        assert time.monotonic() - started < 5
         with pytest.raises(BlockingIOError):
             server.accept()
 

@@ -123,6 +123,15 @@ def test_a_cursor_of_another_shape_is_an_error(tmp_path: Path) -> None:
         load(tmp_path, "file")
 
 
+@pytest.mark.parametrize("content", [b"4", b"0" * 4095, bytes(4096)], ids=["a byte", "all but one", "zeros"])
+@pytest.mark.parametrize("made", [False, True], ids=["alone", "beside an empty one"])
+def test_a_first_one_that_is_torn_is_no_cursor(tmp_path: Path, content: bytes, *, made: bool) -> None:
+    (tmp_path / A).write_bytes(content)
+    if made:
+        (tmp_path / B).touch()
+    assert load(tmp_path, "file") is None
+
+
 @pytest.mark.parametrize("names", [(A,), (A, B)], ids=["first", "both"])
 def test_files_that_were_made_and_never_written_are_no_cursor(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:

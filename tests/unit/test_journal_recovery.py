@@ -154,6 +154,27 @@ def test_only_the_last_segment_is_read(tmp_path: Path) -> None:
     assert damaged.read_bytes() == SEGMENT + b"torn"
 
 
+def test_everything_that_a_killed_process_left_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, SEGMENT)
+    put(tmp_path, segment_head(6, EPOCH) + frame([b"{}"], 6, 0, DATE), 6)
+    synced = []
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda fd: synced.append(os.fstat(fd).st_ino))
+    recover(tmp_path)
+    assert {path.stat().st_ino for path in (tmp_path, *tmp_path.iterdir())} <= set(synced)
+
+
+def test_a_flavors_directory_is_synced_into_its_place(
+    tmp_path: Path, open_journal: OpenJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    for _ in range(2):  # a kill may have come between making it and syncing it
+        synced.clear()
+        open_journal()
+        assert tmp_path.stat().st_ino in synced
+
+
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     other = tmp_path / "file.cursor.a"
     other.write_bytes(b"something")

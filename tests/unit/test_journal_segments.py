@@ -160,6 +160,28 @@ def test_the_last_segment_never_leaves(bench: Bench) -> None:
     assert bench.pieces(FITTING) == singles(FITTING, FITTING + 2)
 
 
+@pytest.mark.parametrize("count", [1, FITTING, 2 * FITTING + 1])
+def test_where_space_is_wanting_every_segment_can_leave(bench: Bench, count: int) -> None:
+    bench.append(count)
+    leaving = bench.segments.all()
+    assert sum(path.stat().st_blocks for path in bench.directory.iterdir() if path.name == str(leaving[-1].name)) == 0
+    for segment in leaving:
+        bench.segments.delete(segment)
+    assert (bench.on_disk(), bench.segments.total_bytes, bench.segments.fd) == ([], 0, -1)
+    bench.append(2)
+    assert bench.on_disk() == [count]
+    assert bench.pieces(count) == singles(count, count + 2)
+    assert bench.pieces(0) == [Hole(0, count, "gone"), *singles(count, count + 2)]
+
+
+def test_an_empty_segment_does_not_leave_as_the_next_would_have_its_name(bench: Bench) -> None:
+    bench.append()
+    bench.segments.begin(1, EPOCH)
+    assert [segment.name.first_sequence for segment in bench.segments.all()] == [0]
+    bench.append()
+    assert bench.pieces(1) == singles(1, 2)
+
+
 def test_where_no_segment_is_left_everything_is_gone(bench: Bench) -> None:
     bench.next_sequence = 7
     assert bench.pieces(3) == [Hole(3, 7, "gone")]
@@ -309,7 +331,32 @@ def test_a_disk_that_has_no_space_to_reserve_still_takes_frames_and_says_so(
     reserve = False
     bench.append(20)
     assert bench.pieces() == singles(0, 21)
-    assert "no space to reserve ahead, lines will be refused soon" in caplog.text
+    assert caplog.text.count("no space to reserve ahead, lines will be refused soon") == 1
+
+
+def test_on_a_disk_that_fills_up_segments_end_early_until_there_is_space(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = True
+
+    def reserve(_fd: int, _offset: int, _length: int) -> bool:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return True
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(segments_module, "preallocate", reserve)
+    bench.segments = Segments(bench.directory, [], segment_bytes=1 << 20, quota_bytes=1 << 24, log=Log("journal"))
+    early = (1 << 16) // FRAME_BYTES + 1
+    bench.append(3 * early)
+    assert bench.on_disk() == [0, early, 2 * early]
+    assert bench.pieces() == singles(0, 3 * early)
+    full = False
+    bench.append(100 * early)
+    assert "space is reserved ahead again" in caplog.text
+    assert bench.segments.total_bytes > 3 << 20
+    assert len(bench.on_disk()) < 12
+    assert bench.pieces() == singles(0, 103 * early)
 
 
 def test_a_file_system_that_reserves_nothing_is_asked_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,3 +426,12 @@ def test_appending_goes_on_where_the_last_segment_had_nothing_to_rewrite(
     bench.close()
     bench.segments = bench.opened()
     assert bench.pieces() == singles(0, FITTING + 2)
+
+
+def test_what_else_is_inside_the_quota_leaves_segments_less(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, quota_bytes=6 * SEGMENT_BYTES)
+    bench.segments.other_bytes = 3 * SEGMENT_BYTES
+    for _ in range(40):
+        bench.append()
+        assert bench.segments.total_bytes + bench.segments.other_bytes <= bench.quota_bytes
+    bench.close()

@@ -219,6 +219,42 @@ async def test_released_segments_leave(open_journal: OpenJournal, tmp_path: Path
     await journal.writer.close()
 
 
+async def test_while_lines_are_refused_the_last_segment_leaves_too(
+    open_journal: OpenJournal, tmp_path: Path, disk: Disk
+) -> None:
+    stats = FlavorStats()
+    journal = open_journal(stats=stats, limits=INTERVAL)
+    for _ in range(2):
+        journal.writer.append([b"x" * 40000], 0, DATE)
+    disk.failing_writes = 1
+    with pytest.raises(JournalError):
+        journal.writer.append([b"x"], 0, DATE)
+    await journal.writer.release(1)
+    assert (stats.segments, stats.takes_lines) == (1, False)
+    await journal.writer.release(2)
+    assert list((tmp_path / "gr").glob("*.segment")) == []
+    assert (stats.segments, stats.journal_bytes) == (0, 0)
+    journal.writer.try_to_take()
+    journal.writer.append([b"y"], 0, DATE)
+    assert stats.takes_lines
+    assert (stats.received_lines, read_all(journal)[0]) == (3, Hole(0, 2, "gone"))
+    await journal.writer.close()
+
+
+async def test_what_everyone_has_read_need_not_be_synced_any_more(open_journal: OpenJournal, disk: Disk) -> None:
+    journal = open_journal(limits=ALWAYS)
+    async with running(journal):
+        journal.writer.append([b"x"], 0, DATE)
+        disk.failing_syncs = 2
+        with pytest.raises(JournalError):
+            await journal.writer.settled()
+        assert not journal.writer.takes_lines
+        await journal.writer.release(1)
+        await until(lambda: journal.writer.takes_lines)
+        await journal.writer.settled()
+    assert [piece for piece in read_all(journal) if isinstance(piece, Frame)] == []
+
+
 # Syncing. It happens in threads, so the clock is the real one; nothing waits longer than a thread takes.
 
 

@@ -186,6 +186,8 @@ def test_a_fresh_document(stats: Stats, clock: Clock) -> None:
             "sync_errors": 0,
             "cut_bytes": 0,
             "corrupt_lines": 0,
+            "free_bytes": None,
+            "full_in_s": None,
         },
         "backends": {},
         "flavors": {},
@@ -245,6 +247,9 @@ def test_a_document_of_two_flavors_and_backends(stats: Stats, clock: Clock) -> N
     assert document["flavors"]["gr"] == {
         "epoch": "e",
         "received_lines": 10,
+        "takes_lines": True,
+        "journal_bytes": 100,
+        "quota_full_in_s": None,
         "file": {
             "state": "running",
             "pending_lines": 0,

@@ -22,9 +22,12 @@ done
 mvn --quiet --batch-mode --file pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$root/opt/kafka/libs"
 cp log4j2.yaml "$root/opt/kafka/"
 
-sed "s/@PLAINTEXT@/9092/; s/@CONTROLLER@/9093/; s,^log.dirs=,&$root," server.properties > "$work/server.properties"
-"$root/opt/jre/bin/java" -cp "$root/opt/kafka/libs/*" kafka.tools.StorageTool format \
-    --cluster-id MkU3OEVBNTcwNTJENDM2Qk --config "$work/server.properties" > "$work/format.log" 2>&1 || { cat "$work/format.log"; exit 1; }
+for node in 1 2 3; do # a broker alone is node 1; a cluster has up to three
+    sed "s/@PLAINTEXT@/9092/; s/@SASL@/9094/; s/@CONTROLLER@/9093/; s/^node.id=.*/node.id=$node/; s/=1@/=$node@/; s,^log.dirs=.*,log.dirs=$root/var/lib/kafka/data/$node," \
+        server.properties > "$work/server.properties"
+    "$root/opt/jre/bin/java" -cp "$root/opt/kafka/libs/*" kafka.tools.StorageTool format \
+        --cluster-id MkU3OEVBNTcwNTJENDM2Qk --config "$work/server.properties" > "$work/format.log" 2>&1 || { cat "$work/format.log"; exit 1; }
+done
 
 # `docker import` needs nothing but the engine, where `docker build` asks for a builder that Debian 13 packages apart.
 tar -C "$root" --owner=0 --group=0 -cf - . | docker import \

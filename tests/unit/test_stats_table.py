@@ -1,0 +1,50 @@
+"""The table of `scratchd stats`: how long the journal's space lasts, and who is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scratchd.stats import BackendStats, FeedStats, FlavorStats, Stats
+from scratchd.tools.stats import table
+
+
+@pytest.fixture
+def stats() -> Stats:
+    stats = Stats("1.2.3", "", lambda: 1_000_000, lambda: 0.0)
+    stats.backends = {"file": BackendStats()}
+    stats.flavors = {name: FlavorStats(feeds={"file": FeedStats()}) for name in ("gr", "tr")}
+    return stats
+
+
+def journal_rows(stats: Stats) -> list[str]:
+    """The rows of the part on the journal, runs of spaces as one."""
+    part = table(json.dumps(stats.document()).encode()).partition("JOURNAL\n")[2].partition("\n\n")[0]
+    return [" ".join(row.split()) for row in part.split("\n")]
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "full_in_s", "row"),
+    [
+        (None, None, "free not known"),
+        (3 << 30, None, "free 3.0 GiB"),
+        (3 << 30, 4000.0, "free 3.0 GiB, full in 1:06:40"),
+        (0, 0.0, "free 0 B, full"),
+    ],
+)
+def test_it_says_how_long_the_space_lasts(
+    stats: Stats, free_bytes: int | None, full_in_s: float | None, row: str
+) -> None:
+    stats.journal.free_bytes, stats.journal.full_in_s = free_bytes, full_in_s
+    assert row in journal_rows(stats)
+
+
+def test_it_names_flavors_in_trouble_only(stats: Stats) -> None:
+    stats.flavors["gr"].quota_full_in_s = 300.0
+    stats.flavors["tr"].takes_lines = False
+    rows = journal_rows(stats)
+    assert [row for row in rows if "gr" in row or "tr" in row] == [
+        "quota gr: the oldest lines leave unread in 0:05:00",
+        "refusing tr: requests are answered 503",
+    ]
