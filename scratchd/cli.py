@@ -6,6 +6,7 @@ What a command does not need is not imported: `check` and `convert` start withou
 from __future__ import annotations
 
 import argparse
+import datetime
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ DEFAULT_CONFIG = Path("/etc/scratchd/config.json")
 
 OK = 0
 FAILED = 1
+WRONG_USAGE = 2
 NOT_RUNNING = 69
 """EX_UNAVAILABLE of sysexits.h."""
 BAD_CONFIGURATION = 78
@@ -29,7 +31,14 @@ BAD_CONFIGURATION = 78
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; wrong usage exits with 2."""
     chosen = _parser().parse_args(arguments)
-    command = {"serve": _serve, "check": _check, "convert": _convert, "stats": _stats}[chosen.command]
+    command = {
+        "serve": _serve,
+        "check": _check,
+        "convert": _convert,
+        "stats": _stats,
+        "backfill": _backfill,
+        "audit": _audit,
+    }[chosen.command]
     try:
         return command(chosen)
     except KeyboardInterrupt:
@@ -56,11 +65,33 @@ def _parser() -> argparse.ArgumentParser:
         ("check", "read the whole configuration and print every error in it"),
         ("convert", "turn query strings from standard input into JSON objects"),
         ("stats", "show what the running instance does"),
+        ("backfill", "fill the gaps of one backend from what the other one has"),
+        ("audit", "check that what was received is all accounted for; the instance must be stopped"),
     ):
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", parents=[common])
         if name == "stats":
             command.add_argument("--json", action="store_true", help="print the JSON document of /stats")
+        if name in {"backfill", "audit"}:
+            command.add_argument("--flavor", metavar="NAME", help="only this flavor")
+        if name == "backfill":
+            command.add_argument("--to", choices=("file", "kafka"), required=True, help="the backend to be filled")
+            command.add_argument(
+                "--day",
+                metavar="YYYY-MM-DD",
+                type=_day,
+                help="rebuild the log files of this day where none stand (with --to file)",
+            )
+            command.add_argument("--dry-run", action="store_true", help="say what would be filled, and fill nothing")
+        if name == "audit":
+            command.add_argument("--json", action="store_true", help="print a JSON document")
     return parser
+
+
+def _day(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-12-31") from None
 
 
 def _load(chosen: argparse.Namespace, *, default_if_missing: bool = False) -> Config | None:
@@ -127,3 +158,33 @@ def _stats(chosen: argparse.Namespace) -> int:
         return NOT_RUNNING
     print(document.decode().rstrip("\n") if chosen.json else stats.table(document), flush=True)
     return OK
+
+
+def _backfill(chosen: argparse.Namespace) -> int:
+    if chosen.day is not None and chosen.to != "file":
+        print("scratchd backfill: --day goes with --to file", file=sys.stderr)
+        return WRONG_USAGE
+    loaded = _load(chosen)
+    if loaded is None:
+        return BAD_CONFIGURATION
+    if not loaded.kafka.bootstrap_servers:
+        print("scratchd backfill: kafka.bootstrap_servers is empty: there are no topics to read", file=sys.stderr)
+        return BAD_CONFIGURATION
+    from scratchd.tools import backfill  # noqa: PLC0415 - the same
+
+    order = backfill.Order(chosen.to, chosen.flavor, chosen.day, chosen.dry_run)
+    return OK if backfill.run(loaded, order, sys.stdout, sys.stderr) else FAILED
+
+
+def _audit(chosen: argparse.Namespace) -> int:
+    loaded = _load(chosen)
+    if loaded is None:
+        return BAD_CONFIGURATION
+    from scratchd.tools import audit  # noqa: PLC0415 - the same
+
+    try:
+        holds = audit.run(loaded, chosen.flavor, sys.stdout, sys.stderr, as_json=chosen.json)
+    except audit.AuditError as error:
+        print(f"scratchd audit: {error}", file=sys.stderr)
+        return FAILED
+    return OK if holds else FAILED

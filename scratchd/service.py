@@ -182,7 +182,8 @@ class Service:
         if config.file.enabled:
             self._stats.backends["file"] = BackendStats()
             paths = {flavor.name: flavor.file_path for flavor in self._flavors}
-            backends.append(FileBackend(paths, self._today, config.file.flush_interval_s, Log("file")))
+            zones = {flavor.name: flavor.zone.key for flavor in self._flavors}
+            backends.append(FileBackend(paths, self._today, config.file.flush_interval_s, Log("file"), zones))
         if config.kafka.enabled:
             # Importing it takes longer than all else together, so only who uses it pays.
             from scratchd.backends.kafka import KafkaBackend  # noqa: PLC0415
@@ -232,7 +233,10 @@ class Service:
         pending = {
             backend.name: self._stats.flavors[directory.name].pending_lines(backend.name) for backend in draining
         }
-        if not any(pending.values()):
+        unfinished = any(
+            journal.cursor(backend.name).unfinished for backend in draining if backend.name not in journal.broken
+        )
+        if not unfinished and not any(pending.values()):
             del self._journals[directory.name], self._stats.flavors[directory.name]
             return []
         self._log.info("draining a flavor that was removed from the configuration", flavor=directory.name, **pending)

@@ -27,17 +27,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from scratchd.journal.flavor import Progress
 from scratchd.journal.format import Frame
+from scratchd.journal.gaps import Gap
 from scratchd.journal.reader import Hole
 from scratchd.journal.set_aside import Row
 from scratchd.stats import State
 
-__all__ = ["Backend", "BackendError", "Frame", "Hole", "Opening", "Outlet", "Progress", "Row"]
+__all__ = ["Backend", "BackendError", "Frame", "Gap", "Hole", "Opening", "Outlet", "Progress", "Row"]
 
 
 class BackendError(Exception):
@@ -71,6 +72,7 @@ class Opening:
             before any progress passes them. Raises BackendError.
         set_state: says that lines wait although nothing has failed (`backing_off`), or that they flow (`running`).
         report: counts and logs why lines wait, where the opening has not failed.
+        gaps: the gaps that the cursor has by now.
     """
 
     flavor: str
@@ -82,6 +84,7 @@ class Opening:
     set_aside: Callable[[Sequence[Row]], None]
     set_state: Callable[[State], None]
     report: Callable[[BackendError], None]
+    gaps: Callable[[], Sequence[Gap]] = field(default=tuple)
 
 
 class Outlet(Protocol):

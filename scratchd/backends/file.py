@@ -3,7 +3,8 @@
 A dispatcher (`_FileOutlet`) hands each frame to the file of its date: a frame's payload goes in as it stands. The
 cursor keeps every open file's path and length, its mark, saved durably before the first byte goes to a file that the
 cursor does not know; so a replay knows where its lines may stand already (`scratchd.backends.logfile`). Files are
-synced before the cursor that counts on them is saved. A day's file is closed once its day is over.
+synced before the cursor that counts on them is saved. A day's file is closed once its day is over, and gets its
+manifest (`scratchd.backends.manifest`) then: its mark stays in the cursor until the manifest stands, over restarts too.
 
 All file system calls run in a thread, one at a time per flavor. A hanging one is waited for: there are never two
 writers; only the end of the process leaves it behind.
@@ -16,12 +17,17 @@ import datetime
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import trio
 
+from scratchd.backends import manifest
 from scratchd.backends.contract import BackendError, Frame, Hole, Opening, Outlet, Progress
+from scratchd.backends.finished import Finished, mark_of, runs_of
 from scratchd.backends.logfile import LogFile, failure
+from scratchd.backends.manifest import Run
+from scratchd.journal.places import Place, Places, path_of
 from scratchd.log import Log
 
 _IDLE_S = 5.0
@@ -41,9 +47,10 @@ class FileBackend:
 
     Args:
         templates: path template by flavor, with only `{date}` to fill in. A flavor that is not among them (it was
-            removed from the configuration) keeps the one that its cursor has saved.
+            removed from the configuration) keeps the one that its cursor has saved; its days end when it is drained.
         today: the local date of a flavor now.
         flush_interval_s: how long a line may wait for its file.
+        zones: time zone by flavor, IANA.
     """
 
     def __init__(
@@ -52,12 +59,14 @@ class FileBackend:
         today: Callable[[str], datetime.date],
         flush_interval_s: float,
         log: Log,
+        zones: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name = "file"
         self.linger_s = flush_interval_s
         self._templates = templates
         self._today = today
         self._log = log
+        self._zones = zones
 
     @contextlib.asynccontextmanager
     async def open(self, opening: Opening) -> AsyncIterator[Outlet]:
@@ -69,7 +78,14 @@ class FileBackend:
         template = self._templates.get(opening.flavor) or opening.replay.get("template")
         if template is None:
             raise BackendError("removed", f"flavor {opening.flavor} is not configured and its cursor has no path")
-        outlet = _FileOutlet(opening, template, lambda: self._today(opening.flavor), self._log)
+        outlet = _FileOutlet(
+            opening,
+            template,
+            self._zones.get(opening.flavor) or opening.replay.get("time_zone"),
+            # Nothing more comes for a removed flavor, whatever day it is.
+            (lambda: self._today(opening.flavor)) if opening.flavor in self._templates else None,
+            self._log,
+        )
         try:
             await outlet.begin()
             yield outlet
@@ -78,15 +94,32 @@ class FileBackend:
 
 
 class _FileOutlet:
-    def __init__(self, opening: Opening, template: str, today: Callable[[], datetime.date], log: Log) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        template: str,
+        time_zone: str | None,
+        today: Callable[[], datetime.date] | None,
+        log: Log,
+    ) -> None:
         self._opening = opening
         self._template = template
+        self._time_zone = time_zone
         self._today = today
         self._log = log
         self._limiter = trio.CapacityLimiter(1)
         self._busy = False
         self._left = False
         self._days: dict[datetime.date, _Day] = {}
+        self._finished = Finished(
+            opening.flavor,
+            opening.directory,
+            time_zone,
+            log,
+            gaps=opening.gaps,
+            marks=opening.replay.get("finished", ()),
+        )
+        self._places = Places(path_of(opening.directory, "file"))
         self._next_sequence = opening.sequence
         self._persisted_lines = 0
         self._missing_lines = 0
@@ -153,15 +186,18 @@ class _FileOutlet:
         await self._in_thread(lambda: self._take(pieces))
 
     async def settle(self, *, final: bool) -> Progress | None:
-        if self._replay() == self._settled and self._settled_sequence == self._next_sequence and not self._over():
+        idle = self._replay() == self._settled and self._settled_sequence == self._next_sequence
+        drained = final and self._today is None
+        if idle and not self._over() and not self._finished.is_due() and not (drained and self._days):
             return None
-        return await self._in_thread(lambda: self._settle(close_all=final))
+        return await self._in_thread(lambda: self._settle(drained=drained))
 
     # In the thread from here on.
 
     def _begin(self) -> None:
-        if "template" not in self._opening.replay:
-            self._opening.save(self._settle())  # where a flavor goes is known from now on, removed or not
+        known = self._opening.replay.get("template")
+        if known is None:
+            self._opening.save(self._progress())  # where a flavor goes is known from now on, removed or not
         for text, mark in self._opening.replay.get("files", {}).items():
             path = Path(mark["path"])
             try:
@@ -172,8 +208,10 @@ class _FileOutlet:
             except OSError as error:  # not to be seen now: its mark still counts
                 raise failure(path, error) from error
             file = LogFile(path, mark["length"], self._log)
-            self._days[datetime.date.fromisoformat(text)] = _Day(file, mark["length"])
+            self._days[datetime.date.fromisoformat(text)] = _Day(file, mark["length"], runs_of(mark))
         self._end_of_replay()
+        if known not in {None, self._template}:
+            self._try_to_save()  # a flavor that is removed meanwhile is drained to it
 
     def _end_of_replay(self) -> None:
         if self._replaying and self._next_sequence >= self._opening.replayed_until:
@@ -191,12 +229,13 @@ class _FileOutlet:
             self._look()
             run: list[Frame] = []
             for piece in pieces:
-                if run and (isinstance(piece, Hole) or piece.date != run[0].date or self._ends_replay(piece)):
+                if run and (isinstance(piece, Hole) or _differ(piece, run[0]) or self._ends_replay(piece)):
                     self._write(run)
                     run = []
                 if self._ends_replay(piece):
                     self._end_of_replay()
                 if isinstance(piece, Hole):
+                    self._places.missed(piece.first_sequence)
                     self._next_sequence = piece.end_sequence
                     self._missing_lines += piece.count
                 elif self._is_replayed(piece):
@@ -207,7 +246,7 @@ class _FileOutlet:
                 self._write(run)
             self._end_of_replay()
         except BackendError:
-            self._rescue()
+            self._try_to_save()  # so that less of it has to be matched again
             raise
 
     def _ends_replay(self, piece: Frame | Hole) -> bool:
@@ -219,7 +258,7 @@ class _FileOutlet:
 
     def _match(self, frame: Frame) -> None:
         rest = self._days[frame.date].file.match(frame.payload, self._missing_lines)
-        self._wrote(frame.date, frame.end_sequence - rest.count(b"\n"))
+        self._wrote(frame, frame.end_sequence - rest.count(b"\n"), len(frame.payload) - len(rest))
         if rest:
             self._write([frame.after(self._next_sequence)])
 
@@ -229,18 +268,25 @@ class _FileOutlet:
         if day.file.length < day.whole:
             # Cut short: like a new file's, its mark is saved before the first byte.
             day.whole = day.file.length
+            day.runs.clear()  # which lines are left nobody knows
             self._opening.save(self._progress())
+        begin = day.file.length
         try:
             day.file.write([frame.payload for frame in run])
         finally:
             # Also of a failed write: should the file be moved away to make room, what it has does not come again.
-            self._wrote(run[0].date, run[0].first_sequence + day.file.written_lines)
+            self._wrote(run[0], run[0].first_sequence + day.file.written_lines, day.file.length - begin)
 
-    def _wrote(self, date: datetime.date, end_sequence: int) -> None:
-        """Everything below `end_sequence` is in its file, the last of it in that of `date`."""
-        day = self._days[date]
+    def _wrote(self, first: Frame, end_sequence: int, size: int) -> None:
+        """Everything below `end_sequence` is in its file: from frame `first` on in that of its date, `size` bytes."""
+        day = self._days[first.date]
         day.whole = day.file.length
         day.last = time.monotonic()
+        count = end_sequence - first.first_sequence
+        if count:
+            manifest.add_run(day.runs, first.epoch, first.first_sequence, end_sequence - 1)
+            place = Place(first.first_sequence, str(day.file.path), day.whole - size, first.epoch, first.time_ms)
+            self._places.wrote(place, count, size)
         self._persisted_lines += end_sequence - self._next_sequence
         self._next_sequence = end_sequence
 
@@ -251,10 +297,14 @@ class _FileOutlet:
         if day is not None and day.file.path == path:
             return day
         if day is not None:
-            self._leave(date)
+            self._finish(date)  # no more lines come to that path
         file = LogFile(path, None, self._log)
-        day = self._days[date] = _Day(file, file.length)
+        day = self._days[date] = _Day(file, file.length, self._finished.take_back(path, file.length))
         self._opening.save(self._progress())
+        try:
+            manifest.remove(path)
+        except OSError as error:
+            raise failure(manifest.path_of(path), error) from error
         return day
 
     def _look(self) -> None:
@@ -273,17 +323,25 @@ class _FileOutlet:
         self._opening.save(self._progress())
         self._days.pop(date).file.close()
 
+    def _finish(self, date: datetime.date) -> None:
+        """Closes a day's file for good: its manifest is due."""
+        day = self._days[date]
+        day.file.sync()
+        del self._days[date]
+        day.file.close()
+        self._finished.add(date, day.file.path, day.whole, day.runs)
+
     def _over(self) -> list[datetime.date]:
         """Days that are over and have had their last line."""
-        if not self._days or self._replaying:
+        if not self._days or self._replaying or self._today is None:
             return []
         today, idle = self._today(), time.monotonic() - _IDLE_S
         return [date for date, day in self._days.items() if date < today and day.last < idle]
 
-    def _settle(self, *, close_all: bool = False) -> Progress:
-        self._sync()
-        for date in list(self._days) if close_all and not self._replaying else self._over():
-            self._days.pop(date).file.close()
+    def _settle(self, *, drained: bool) -> Progress:
+        for date in list(self._days) if drained and not self._replaying else self._over():
+            self._finish(date)
+        self._finished.describe(to_the_end=drained)
         return self._progress()
 
     def _sync(self) -> None:
@@ -293,21 +351,29 @@ class _FileOutlet:
     def _progress(self) -> Progress:
         """How far everything is durable, and the marks that belong to it."""
         self._sync()
+        try:
+            self._places.save()
+        except OSError as error:
+            raise BackendError("journal", f"{error.filename or self._opening.directory}: {error.strerror}") from error
         self._settled, self._settled_sequence = self._replay(), self._next_sequence
-        progress = Progress(self._next_sequence, self._persisted_lines, 0, self._settled)
+        unfinished = bool(self._days) or len(self._finished) > 0
+        progress = Progress(self._next_sequence, self._persisted_lines, 0, self._settled, unfinished)
         self._persisted_lines = 0
         return progress
 
-    def _rescue(self) -> None:
-        """Saves what was written whole before a failure, so that less of it has to be matched again."""
+    def _try_to_save(self) -> None:
         try:
             self._opening.save(self._progress())
         except BackendError as error:
-            self._log.debug("nothing saved behind a failure", flavor=self._opening.flavor, error=error.message)
+            self._log.debug("nothing saved", flavor=self._opening.flavor, error=error.message)
 
     def _replay(self) -> dict[str, Any]:
-        files = {str(date): {"path": str(day.file.path), "length": day.whole} for date, day in self._days.items()}
-        return {"template": self._template, "files": files}
+        return {
+            "template": self._template,
+            "time_zone": self._time_zone,
+            "files": {str(date): mark_of(day.file.path, day.whole, day.runs) for date, day in self._days.items()},
+            "finished": self._finished.marks(),
+        }
 
 
 class _Day:
@@ -317,9 +383,15 @@ class _Day:
         file: its log file.
         whole: length of the file behind the last frame that is wholly in it.
         last: when its last line came, monotonic seconds.
+        runs: the sequences in it up to `whole`.
     """
 
-    def __init__(self, file: LogFile, whole: int) -> None:
+    def __init__(self, file: LogFile, whole: int, runs: list[Run]) -> None:
         self.file = file
         self.whole = whole
         self.last = time.monotonic()
+        self.runs = runs
+
+
+def _differ(piece: Frame, other: Frame) -> bool:
+    return piece.date != other.date or piece.epoch != other.epoch

@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -87,6 +87,7 @@ class KafkaBackend:
         self._producer.watchers.add(outlet.show_state)
         outlet.show_state()
         try:
+            await outlet.begin()
             yield outlet
         finally:
             self._producer.watchers.discard(outlet.show_state)
@@ -108,6 +109,9 @@ class _KafkaOutlet:
         self._topic = topic
         self._key_parameter = key_parameter
         self._refused = refused
+        # Every topic so far and the first sequence that went there: for whoever looks for a line later.
+        topics = opening.replay.get("topics", [[0, opening.replay.get("topic", topic)]])
+        self._topics = topics if topics[-1][1] == topic else [*topics, [opening.sequence, topic]]
         self._flavor_header = ("scratchd-flavor", opening.flavor.encode())
         self._limiter = trio.CapacityLimiter(1)
         self._reported = trio.Event()
@@ -130,6 +134,13 @@ class _KafkaOutlet:
         self._set_aside_lines = 0
         self._rows: list[Row] = []
         self._rows_bytes = 0
+
+    async def begin(self) -> None:
+        """Saves the topic before the first line, so that a flavor that is removed meanwhile is drained to it."""
+        progress = self._progress_so_far()
+        if progress.replay != self._opening.replay:
+            with suppress(BackendError):  # the first progress saves it too
+                await trio.to_thread.run_sync(self._opening.save, progress, limiter=self._limiter)
 
     async def take(self, pieces: Sequence[Frame | Hole]) -> None:
         await trio.lowlevel.checkpoint()
@@ -307,12 +318,16 @@ class _KafkaOutlet:
 
     async def _progress(self) -> Progress:
         # What is set aside is kept first; more may be set aside meanwhile, which this progress must not pass.
-        progress = Progress(self._next, self._persisted_lines, self._set_aside_lines, {"topic": self._topic})
+        progress = self._progress_so_far()
         await self._keep_rows()
         self._settled = progress.next_sequence
         self._persisted_lines -= progress.persisted_lines
         self._set_aside_lines -= progress.set_aside_lines
         return progress
+
+    def _progress_so_far(self) -> Progress:
+        replay = {"topic": self._topic, "topics": self._topics}
+        return Progress(self._next, self._persisted_lines, self._set_aside_lines, replay)
 
     async def _keep_rows(self) -> None:
         if self._rows:

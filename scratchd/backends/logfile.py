@@ -55,6 +55,22 @@ def failure(path: Path, error: OSError) -> BackendError:
     return BackendError(kind, f"{error.filename or path}: {os.strerror(error.errno or 0)}")
 
 
+def make_directories(wanted: Path) -> None:
+    """Makes a log file's directory and what is missing above it.
+
+    Raises:
+        OSError: one of them cannot be made.
+    """
+    missing = []
+    while not wanted.exists():
+        missing.append(wanted)
+        wanted = wanted.parent
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o2750)  # mkdir(2) takes no setgid bit
+        sync_directory(directory.parent)
+
+
 class LogFile:
     """An open log file.
 
@@ -104,7 +120,7 @@ class LogFile:
         try:
             return os.open(self.path, _FLAGS)
         except FileNotFoundError:
-            self._make_directories()
+            make_directories(self.path.parent)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR}:
                 raise BackendError(
@@ -114,17 +130,6 @@ class LogFile:
         fd = os.open(self.path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o640)
         os.fchmod(fd, 0o640)  # whatever the umask
         return fd
-
-    def _make_directories(self) -> None:
-        missing = []
-        parent = self.path.parent
-        while not parent.exists():
-            missing.append(parent)
-            parent = parent.parent
-        for directory in reversed(missing):
-            directory.mkdir(exist_ok=True)
-            directory.chmod(0o2750)  # mkdir(2) takes no setgid bit
-            sync_directory(directory.parent)
 
     def _check(self) -> int:
         """Refuses what is no file of ours; returns the size."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import trio
 
 from scratchd.backends.contract import Backend, BackendError, Frame, Hole, Opening, Outlet, Progress, Row
-from scratchd.journal.flavor import FlavorJournal
+from scratchd.journal.flavor import FlavorJournal, Times
 from scratchd.journal.reader import Reader
 from scratchd.log import Log
 from scratchd.stats import BackendStats, FeedStats, State, iso_time
@@ -53,8 +53,39 @@ class _Unsaved:
                 self.progress.persisted_lines + progress.persisted_lines,
                 self.progress.set_aside_lines + progress.set_aside_lines,
                 progress.replay,
+                progress.unfinished,
             )
         self.progress = progress
+
+
+class _Clockwork:
+    """When the lines around holes came, for the gaps' records: what was read since the opening and is not saved."""
+
+    def __init__(self, last_ms: int | None) -> None:
+        self._read_ms = last_ms
+        self._after_ms: dict[int, int] = {}
+        self._behind_ms: dict[int, int] = {}
+        self._opens = True
+
+    def read(self, piece: Frame | Hole) -> None:
+        """Notes what comes next in the journal."""
+        if isinstance(piece, Hole):
+            if self._read_ms is not None:
+                self._after_ms[piece.first_sequence] = self._read_ms
+        else:
+            if self._opens:
+                self._behind_ms[piece.first_sequence] = piece.time_ms
+            self._read_ms = piece.time_ms
+        self._opens = isinstance(piece, Hole)
+
+    def times(self, now_ms: int, last_ms: int | None) -> Times:
+        """For a saving of the cursor; `last_ms`: arrival of the last line that it passes."""
+        return Times(now_ms, last_ms, dict(self._after_ms), dict(self._behind_ms))
+
+    def saved(self, next_sequence: int) -> None:
+        """Forgets what no later saving needs."""
+        self._after_ms = {first: ms for first, ms in self._after_ms.items() if first >= next_sequence}
+        self._behind_ms = {first: ms for first, ms in self._behind_ms.items() if first > next_sequence}
 
 
 class Feed:
@@ -89,6 +120,7 @@ class Feed:
         # Kinds of errors that were logged since lines last came through.
         self._failing: set[str] = set()
         self._unsaved = _Unsaved(None, [])
+        self._clockwork = _Clockwork(None)
         self._handed_over = journal.start_sequence
         # Ends and times of the frames that were taken and are not settled, oldest first.
         self._taken: deque[tuple[int, int]] = deque()
@@ -135,6 +167,7 @@ class Feed:
         cursor = self._journal.cursor(self._backend.name)
         self._unsaved = _Unsaved(None, [])
         self._taken.clear()
+        self._clockwork = _Clockwork(cursor.time_ms)
         reader = Reader(self._journal.directory, cursor.next_sequence)
         try:
             await self._note_oldest(reader)
@@ -148,6 +181,7 @@ class Feed:
                 save=self._save_blocking,
                 set_aside=self._set_aside_blocking,
                 set_state=self._set_state,
+                gaps=lambda: self._journal.cursor(self._backend.name).gaps,
                 report=self._fail,
             )
             async with self._backend.open(opening) as outlet:
@@ -188,6 +222,7 @@ class Feed:
     async def _hand_over(self, outlet: Outlet, reader: Reader) -> None:
         pieces = await self._read(reader)
         for piece in pieces:
+            self._clockwork.read(piece)
             if isinstance(piece, Frame):
                 self._taken.append((piece.end_sequence, piece.time_ms))
             else:
@@ -253,10 +288,17 @@ class Feed:
         if progress is None:
             return
         passed = [hole for hole in self._unsaved.holes if hole.end_sequence <= progress.next_sequence]
+        last_ms = None
+        for end_sequence, time_ms in self._taken:
+            if end_sequence > progress.next_sequence:
+                break
+            last_ms = time_ms
+        times = self._clockwork.times(self._clock_ms(), last_ms)
         try:
-            self._journal.advance(self._backend.name, progress, passed)
+            self._journal.advance(self._backend.name, progress, passed, times)
         except OSError as error:
             raise self._journal_error(error) from error
+        self._clockwork.saved(progress.next_sequence)
         self._unsaved = _Unsaved(None, self._unsaved.holes[len(passed) :])
         while self._taken and self._taken[0][0] <= progress.next_sequence:
             self._taken.popleft()

@@ -12,6 +12,8 @@ Directory of one instance::
     .../{flavor}/{backend}.cursor.{a,b}                   where a backend stands (`scratchd.journal.cursor`)
     .../{flavor}/{backend}.set-aside-FIRST.jsonl          lines refused for good (`scratchd.journal.set_aside`)
     .../{flavor}/gaps.jsonl                               what the backends will never get (`scratchd.journal.gaps`)
+    .../{flavor}/epochs.jsonl                             which epoch a sequence is of (`scratchd.journal.epochs`)
+    .../{flavor}/{backend}.places.jsonl                   where in which file it stands (`scratchd.journal.places`)
 
 Segment head, 40 bytes, integers little-endian:
 

@@ -40,6 +40,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
         replay: what the backend needs to go on here, a JSON object.
         enabled: False once a start found the backend switched off.
         disabled_until: what is gone below it left while the backend was switched off, or before it was first on.
+        unfinished: whether the backend has something left to do when nothing is pending.
+        time_ms: arrival of the last line below `next_sequence`, None where it is not known.
     """
 
     serial: int = 0
@@ -50,6 +52,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     replay: dict[str, Any] = {}
     enabled: bool = True
     disabled_until: int = 0
+    unfinished: bool = False
+    time_ms: int | None = None
 
     @property
     def gap_lines(self) -> int:

@@ -10,15 +10,18 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import trio
 
 from scratchd.journal import cursor as journal_cursor
+from scratchd.journal import epochs as journal_epochs
+from scratchd.journal import places
 from scratchd.journal.cursor import Cursor, CursorError
-from scratchd.journal.gaps import Gap, Kind, add, rendered
+from scratchd.journal.epochs import Epoch
+from scratchd.journal.gaps import Gap, Kind, add, closed, rendered
 from scratchd.journal.reader import Hole
 from scratchd.journal.recovery import recover
 from scratchd.journal.segments import Segments
@@ -52,12 +55,35 @@ class Progress:
         persisted_lines: how many lines became durable downstream.
         set_aside_lines: how many were refused for good and kept.
         replay: what reopening at `next_sequence` needs, a JSON object of the backend's own.
+        unfinished: whether something is left to do even when nothing is pending: a flavor that was removed from the
+            configuration is opened for it.
     """
 
     next_sequence: int
     persisted_lines: int
     set_aside_lines: int
     replay: Mapping[str, object]
+    unfinished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When the lines around gaps came, milliseconds since the Unix epoch; None and empty where nothing is known.
+
+    Attributes:
+        now_ms: the present.
+        last_ms: arrival of the last line below `Progress.next_sequence`, None where there was none since the opening.
+        after_ms: of the last line before a hole, by the hole's first sequence.
+        behind_ms: of lines that may stand right behind a gap, by their sequence.
+    """
+
+    now_ms: int | None = None
+    last_ms: int | None = None
+    after_ms: Mapping[int, int] = field(default_factory=dict)
+    behind_ms: Mapping[int, int] = field(default_factory=dict)
+
+
+_NO_TIMES = Times()
 
 
 @contextlib.contextmanager
@@ -95,6 +121,7 @@ class FlavorJournal:
         writer: its writing end.
         start_sequence: lines below it are from before this start.
         broken: backends whose cursor cannot be read, and why; they stay stopped.
+        epochs: of every sequence so far, in order.
 
     Raises:
         OSError: the directory cannot be read.
@@ -151,8 +178,30 @@ class FlavorJournal:
             name: SetAside(directory, name, limits.quota_bytes, log) for name in sorted({*self._cursors, *self._off})
         }
         self._count_set_aside()
+        self.epochs = self._begin_epoch()
+        self._tidy(recovered.oldest_sequence)
         for backend in backends:
             self._publish(backend)
+
+    def _begin_epoch(self) -> tuple[Epoch, ...]:
+        try:
+            return journal_epochs.begin(self.directory, self.writer.epoch, self.writer.next_sequence)
+        except OSError as error:  # the segments' names say it too, for as long as they are there
+            self._log.warning("epochs.jsonl was not written", directory=self.directory, error=error.strerror)
+            return ()
+
+    def _tidy(self, oldest_sequence: int) -> None:
+        """Lets `gaps.jsonl` say what the cursors do, and drops the places of lines that no gap can need any more."""
+        everyone = [*self._cursors.values(), *self._off.values()]
+        onward = min([oldest_sequence, *(cursor.next_sequence for cursor in everyone)])
+        ranges = [(gap.first, gap.last) for cursor in everyone for gap in cursor.gaps]
+        self._list_gaps()
+        try:
+            if not self.broken:
+                for path in self.directory.glob("*.places.jsonl"):
+                    places.prune(path, ranges, onward)
+        except OSError as error:
+            self._log.warning("the list of places was not pruned", directory=self.directory, error=error.strerror)
 
     def _load_cursors(self, enabled: Sequence[str], oldest_sequence: int) -> None:
         for backend in sorted({*enabled, *journal_cursor.backends(self.directory)}):
@@ -188,13 +237,14 @@ class FlavorJournal:
         """Where an enabled backend stands, as saved."""
         return self._cursors[backend]
 
-    def advance(self, backend: str, progress: Progress, holes: Sequence[Hole]) -> None:
+    def advance(self, backend: str, progress: Progress, holes: Sequence[Hole], times: Times = _NO_TIMES) -> None:
         """Saves how far a backend has come; blocking.
 
         Args:
             backend: an enabled one.
             progress: since the last call.
             holes: those below `progress.next_sequence` that no earlier call had.
+            times: when the lines around the holes came, and those behind earlier gaps.
 
         Raises:
             OSError: the journal's disk is full or fails; nothing has changed.
@@ -202,9 +252,10 @@ class FlavorJournal:
         cursor = self._cursors[backend]
         gaps = cursor.gaps
         for hole in holes:
-            for gap in _gaps_of(hole, cursor.disabled_until):
+            for gap in _gaps_of(hole, cursor.disabled_until, times):
                 self._note_gap(backend, gap)
                 gaps = add(gaps, gap)
+        gaps = closed(gaps, times.behind_ms)
         moved = msgspec.structs.replace(
             cursor,
             serial=cursor.serial + 1,
@@ -213,20 +264,24 @@ class FlavorJournal:
             set_aside_lines=cursor.set_aside_lines + progress.set_aside_lines,
             gaps=gaps,
             replay=dict(progress.replay),
+            unfinished=progress.unfinished,
+            time_ms=cursor.time_ms if times.last_ms is None else times.last_ms,
         )
         moved.save(self.directory, backend)
         self._cursors[backend] = moved
         self._publish(backend)
-        if holes:
+        if gaps != cursor.gaps:
             self._list_gaps()
 
     def _list_gaps(self) -> None:
         with self._listing:  # every backend comes here from a thread of its own
             everyone = {**self._off, **self._cursors}
-            gaps_by_backend = {name: everyone[name].gaps for name in sorted(everyone)}
+            content = rendered({name: everyone[name].gaps for name in sorted(everyone)}, self.epochs)
+            path = self.directory / "gaps.jsonl"
             try:
-                replace_durably(self.directory / "gaps.jsonl", rendered(gaps_by_backend))
-            except OSError as error:  # the cursors hold the same, and the next gap writes it again
+                if content != (path.read_bytes() if path.exists() else b""):
+                    replace_durably(path, content)
+            except OSError as error:  # the cursors hold the same, and the next gap or start writes it again
                 self._log.warning("gaps.jsonl was not written", directory=self.directory, error=error.strerror)
 
     def _note_gap(self, backend: str, gap: Gap) -> None:
@@ -279,13 +334,18 @@ class FlavorJournal:
         await self.writer.run()
 
 
-def _gaps_of(hole: Hole, disabled_until: int) -> list[Gap]:
+def _gaps_of(hole: Hole, disabled_until: int, times: Times) -> list[Gap]:
     """A hole in the terms of a cursor: why its segment is gone depends on when it left."""
-    if hole.kind != "gone":
-        return [Gap(hole.kind, hole.first_sequence, hole.end_sequence - 1)]
     middle = min(max(hole.first_sequence, disabled_until), hole.end_sequence)
     parts: list[tuple[Kind, int, int]] = [
         ("disabled", hole.first_sequence, middle),
         ("quota", middle, hole.end_sequence),
     ]
-    return [Gap(kind, first, end - 1) for kind, first, end in parts if first < end]
+    if hole.kind != "gone":
+        parts = [(hole.kind, hole.first_sequence, hole.end_sequence)]
+    after_ms = times.after_ms.get(hole.first_sequence)
+    return [
+        Gap(kind, first, end - 1, after_ms=after_ms, noticed_ms=times.now_ms)
+        for kind, first, end in parts
+        if first < end
+    ]

@@ -51,8 +51,9 @@ def sync_directory(path: Path) -> None:
 def replace_durably(path: Path, data: bytes) -> None:
     """Puts `data` in the place of the file `path`: after a crash either the old or the new content is there, whole."""
     new = path.with_name(path.name + ".new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     try:
+        os.fchmod(fd, 0o640)  # whatever the umask
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]

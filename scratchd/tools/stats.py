@@ -9,11 +9,12 @@ import datetime
 import http.client
 import json
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from scratchd.address import Address
 from scratchd.config import Config
+from scratchd.tools.table import columns, number
 
 TIMEOUT_S = 5
 
@@ -86,14 +87,14 @@ def _heading(document: dict[str, Any]) -> str:
 def _http(http_: dict[str, Any]) -> str:
     latency = http_["latency_s"]
     rows = [
-        ("connections", _number(http_["connections"])),
-        *((f"answered {code}", _number(count)) for code, count in http_["requests"].items()),
-        *((f"refused {word}", _number(count)) for word, count in http_["refused"].items()),
-        ("duplicates", _number(http_["duplicates"])),
-        ("connections failed", _number(http_["connections_failed"])),
+        ("connections", number(http_["connections"])),
+        *((f"answered {code}", number(count)) for code, count in http_["requests"].items()),
+        *((f"refused {word}", number(count)) for word, count in http_["refused"].items()),
+        ("duplicates", number(http_["duplicates"])),
+        ("connections failed", number(http_["connections_failed"])),
         ("latency, last minute", " ".join(f"{name} {_duration(latency[name])}" for name in ("p50", "p99", "max"))),
     ]
-    return "HTTP\n" + _columns(rows, "<<")
+    return "HTTP\n" + columns(rows, "<<")
 
 
 def _flavors(flavors: dict[str, Any], backends: Sequence[str]) -> str:
@@ -104,23 +105,23 @@ def _flavors(flavors: dict[str, Any], backends: Sequence[str]) -> str:
         head += [backend.upper(), "PERSISTED", "PENDING", "GAPS", "SET ASIDE"]
     rows = [head]
     for name, flavor in sorted(flavors.items()):
-        row = [name, _number(flavor["received_lines"])]
+        row = [name, number(flavor["received_lines"])]
         for backend in backends:
             feed = flavor.get(backend)
             row += _feed(feed) if feed else ["-"] * 5
         rows.append(row)
-    return _columns(rows, "<>" + "<>>>>" * len(backends), indent="")
+    return columns(rows, "<>" + "<>>>>" * len(backends), indent="")
 
 
 def _feed(feed: dict[str, Any]) -> list[str]:
-    lines = [_number(feed[f"{what}_lines"]) for what in ("persisted", "pending", "gap", "set_aside")]
+    lines = [number(feed[f"{what}_lines"]) for what in ("persisted", "pending", "gap", "set_aside")]
     return [feed["state"].replace("_", " "), *lines]
 
 
 def _backends(backends: dict[str, Any]) -> str:
     rows = []
     for name, backend in sorted(backends.items()):
-        errors = ", ".join(f"{kind} {_number(count)}" for kind, count in backend["errors"].items())
+        errors = ", ".join(f"{kind} {number(count)}" for kind, count in backend["errors"].items())
         rows.append(
             (name, f"{backend['state'].replace('_', ' ')}, oldest pending {_duration(backend['oldest_pending_age_s'])}")
         )
@@ -129,12 +130,12 @@ def _backends(backends: dict[str, Any]) -> str:
         if last := backend["last_error"]:
             where = f" {last['flavor']}" if last["flavor"] else ""
             rows.append(("", f"last: {last['at']}{where}: {last['message']}"))
-    return "BACKENDS\n" + _columns(rows, "<<")
+    return "BACKENDS\n" + columns(rows, "<<")
 
 
 def _journal(journal: dict[str, Any], ledger: dict[str, Any], flavors: dict[str, Any]) -> str:
     rows = [
-        ("size", f"{_size(journal['bytes'])} in {_number(journal['segments'])} segments"),
+        ("size", f"{_size(journal['bytes'])} in {number(journal['segments'])} segments"),
         ("free", _free(journal)),
         *(
             ("quota", f"{name}: the oldest lines leave unread in {_duration(flavor['quota_full_in_s'])}")
@@ -147,15 +148,15 @@ def _journal(journal: dict[str, Any], ledger: dict[str, Any], flavors: dict[str,
             if not flavor.get("takes_lines", True)
         ),
         *(
-            (word.replace("_", " "), _number(journal[word]))
+            (word.replace("_", " "), number(journal[word]))
             for word in ("append_errors", "sync_errors", "corrupt_lines")
         ),
         (
             "ledger residual",
-            f"{_number(ledger['residual_lines'])} lines" + (" (must be 0)" if ledger["residual_lines"] else ""),
+            f"{number(ledger['residual_lines'])} lines" + (" (must be 0)" if ledger["residual_lines"] else ""),
         ),
     ]
-    return "JOURNAL\n" + _columns(rows, "<<")
+    return "JOURNAL\n" + columns(rows, "<<")
 
 
 def _free(journal: dict[str, Any]) -> str:
@@ -172,25 +173,11 @@ def _runtime(runtime: dict[str, Any]) -> str:
     rows = [
         ("memory", _size(runtime["rss_bytes"])),
         ("processor", f"{runtime['cpu_s']:.1f} s"),
-        ("descriptors, threads", f"{_number(runtime['open_fds'])}, {_number(runtime['threads'])}"),
+        ("descriptors, threads", f"{number(runtime['open_fds'])}, {number(runtime['threads'])}"),
         ("loop lag", _duration(runtime["loop_lag_s"])),
-        ("gc pauses", f"{_number(pause['count'])}, longest {_duration(pause['max'])}"),
+        ("gc pauses", f"{number(pause['count'])}, longest {_duration(pause['max'])}"),
     ]
-    return "PROCESS\n" + _columns(rows, "<<")
-
-
-def _columns(rows: Iterable[Sequence[str]], alignment: str, indent: str = "  ") -> str:
-    cells = [list(row) for row in rows]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(alignment))]
-    lines = []
-    for row in cells:
-        padded = (f"{cell:{side}{width}}" for cell, side, width in zip(row, alignment, widths, strict=True))
-        lines.append((indent + "  ".join(padded)).rstrip())
-    return "\n".join(lines)
-
-
-def _number(value: int) -> str:
-    return f"{value:,}"
+    return "PROCESS\n" + columns(rows, "<<")
 
 
 def _duration(seconds: float) -> str:

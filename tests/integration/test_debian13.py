@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import scratchd
 from daemon import SOURCE, Daemon
 from debian13 import PYTHON, NoTree, entering, tree
 from kafka_client import Broker
@@ -56,3 +57,10 @@ def test_a_request_reaches_file_and_topic_with_the_packages_of_debian_13(
     assert [message.value for message in kafka.messages(topic, 1)] == [expected]
     daemon.wait_drained()
     assert daemon.lines("gr") == [expected]
+
+    daemon.stop()
+    (path,) = daemon.file_paths("gr")
+    path.unlink()
+    scratchd(daemon, "backfill", "--to", "file", "--day", path.stem)
+    assert daemon.lines("gr") == [expected]
+    assert "Everything holds" in scratchd(daemon, "audit")

@@ -787,7 +787,7 @@ async def test_sequences_go_on_behind_what_a_backend_has_passed(house: House, se
         await life.stop()
     assert house.content() == text(*range(7))
     assert house.fake.received["gr"].lines == [(0, line(0)), (1, line(1)), (6, line(6))]
-    assert life.journal.cursor("fake").gaps == (Gap("lost", 2, 5),)
+    assert life.journal.cursor("fake").gaps == (Gap("lost", 2, 5, after_ms=0, before_ms=0, noticed_ms=0),)
     assert life.journal.cursor("file").gaps == ()
     assert [life.stats.residual_lines(name) for name in ("file", "fake")] == [0, 0]
     assert life.stats.feeds["file"].persisted_lines == 7
@@ -803,7 +803,7 @@ async def test_lines_lost_in_the_middle_stay_in_the_file(house: House) -> None:
         life.append([line(9)])
         await life.stop()
     assert house.content() == expected + text(9)
-    assert life.journal.cursor("file").gaps == (Gap("corrupt", 2, 3),)
+    assert life.journal.cursor("file").gaps == (Gap("corrupt", 2, 3, after_ms=0, before_ms=0, noticed_ms=0),)
     assert life.stats.residual_lines("file") == 0
 
 

@@ -17,7 +17,7 @@ from scratchd.backends import supervisor as supervisor_module
 from scratchd.backends.contract import BackendError, Opening, Outlet
 from scratchd.backends.fake import FakeBackend
 from scratchd.backends.supervisor import Feed
-from scratchd.journal.flavor import FlavorJournal, Limits, Progress
+from scratchd.journal.flavor import FlavorJournal, Limits, Progress, Times
 from scratchd.journal.gaps import Gap
 from scratchd.journal.reader import Hole
 from scratchd.log import Log
@@ -392,7 +392,7 @@ async def test_who_lags_behind_the_quota_gets_a_gap(open_journal: OpenJournal) -
     received = bench.backend.received["gr"]
     assert [sequence for sequence, _ in received.lines] == [6, 7, 8, 9]
     assert [(hole.first_sequence, hole.end_sequence) for hole in received.holes] == [(0, 6)]
-    assert bench.journal.cursor("fake").gaps == (Gap("quota", 0, 5),)
+    assert bench.journal.cursor("fake").gaps == (Gap("quota", 0, 5, before_ms=0, noticed_ms=1000),)
     assert bench.stats.feeds["fake"].gap_lines == 6
     assert bench.residuals() == [0]
 
@@ -404,7 +404,7 @@ async def test_a_gap_that_was_taken_twice_is_counted_once(open_journal: OpenJour
     bench.backend.mischief.settle_failures = 2
     await bench.run_to_the_end()
     assert len(bench.backend.received["gr"].holes) == 3
-    assert bench.journal.cursor("fake").gaps == (Gap("quota", 0, 5),)
+    assert bench.journal.cursor("fake").gaps == (Gap("quota", 0, 5, before_ms=0, noticed_ms=1000),)
     assert bench.residuals() == [0]
 
 
@@ -428,10 +428,10 @@ async def test_a_cursor_that_cannot_be_saved_is_saved_later(bench: Bench, monkey
     advance = FlavorJournal.advance
     full = True
 
-    def stand_in(journal: FlavorJournal, backend: str, progress: Progress, holes: Sequence[Hole]) -> None:
+    def stand_in(journal: FlavorJournal, backend: str, progress: Progress, holes: Sequence[Hole], times: Times) -> None:
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        advance(journal, backend, progress, holes)
+        advance(journal, backend, progress, holes, times)
 
     monkeypatch.setattr(FlavorJournal, "advance", stand_in)
     async with trio.open_nursery() as nursery:

@@ -57,7 +57,7 @@ def pass_over(journal: FlavorJournal, backend: str) -> None:
 def test_a_new_backend_has_both_files_at_once(open_journal: OpenJournal) -> None:
     journal = open_journal("file", "kafka")
     names = sorted(path.name for path in journal.directory.iterdir())
-    assert names == ["file.cursor.a", "file.cursor.b", "kafka.cursor.a", "kafka.cursor.b"]
+    assert names == ["epochs.jsonl", "file.cursor.a", "file.cursor.b", "kafka.cursor.a", "kafka.cursor.b"]
     assert journal.cursor("file").next_sequence == 0
 
 
@@ -235,9 +235,11 @@ async def test_what_leaves_at_the_quota_is_a_gap_for_who_lagged(open_journal: Op
     assert [stats.residual_lines(name) for name in ("file", "kafka")] == [0, 0]
     assert stats.feeds["file"].gap_lines == 4
     rows = [json.loads(line) for line in (journal.directory / "gaps.jsonl").read_bytes().splitlines()]
+    unknown = dict.fromkeys(("after", "before", "noticed"))
+    epochs = [{"epoch": journal.writer.epoch, "first": 2}], [{"epoch": journal.writer.epoch, "first": 0}]
     assert rows == [
-        {"backend": "file", "kind": "quota", "first": 2, "last": 5},
-        {"backend": "kafka", "kind": "quota", "first": 0, "last": 5},
+        {"backend": "file", "kind": "quota", "first": 2, "last": 5, "lines": 4, **unknown, "epochs": epochs[0]},
+        {"backend": "kafka", "kind": "quota", "first": 0, "last": 5, "lines": 6, **unknown, "epochs": epochs[1]},
     ]
     await journal.writer.close()
 
