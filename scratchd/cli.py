@@ -117,8 +117,9 @@ def _serve(chosen: argparse.Namespace) -> int:
     # they leave, and the process' peak stays below what it needs anyway.
     import hpack.huffman_table  # noqa: F401, PLC0415
 
-    from scratchd import log, service  # noqa: PLC0415 - the same
+    from scratchd import log, memory, service  # noqa: PLC0415 - the same
 
+    memory.share_one_arena()
     log.configure(loaded.log.level)
     return OK if service.run(loaded) else FAILED
 
