@@ -169,6 +169,8 @@ class Reader:
             self._damaged = False  # what is missing behind this frame has a reason of its own
         if position == 0 and self._offset < extent.size:
             # Not cut short by our reading (the caller reads a frame whole), so damaged: look behind it.
+            if self._flags:
+                raise BlockingIOError(errno.EAGAIN, "looking behind damage takes long")
             self._damaged = True
             rest = self._pread(extent.size - self._offset)
             position = next_frame(rest, 1, extent.name.epoch)
