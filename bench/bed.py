@@ -11,7 +11,9 @@ import contextlib
 import hashlib
 import os
 import platform
+import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -91,6 +93,7 @@ class Bed:
 @contextlib.contextmanager
 def made(*, with_kafka: bool = True, with_debian: bool = True) -> Iterator[Bed]:
     """Makes the bed, and unmakes it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that containers and directories are removed
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("two cores are needed: one for the server, one for the load")
     with contextlib.ExitStack() as held:

@@ -14,7 +14,7 @@ import argparse
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -106,8 +106,8 @@ class Run:
 
     def __init__(self, made: Bed, *, rounds: int, seconds: float, quick: bool, only: Sequence[str]) -> None:
         self._bed = made
-        self._rounds = rounds
-        self._seconds = seconds
+        self.rounds = rounds
+        self.seconds = seconds
         self._quick = quick
         self._only = only
         self._begun = time.monotonic()
@@ -117,8 +117,8 @@ class Run:
 
     def all(self) -> None:
         """Measures everything that was asked for."""
-        for number in range(self._rounds):
-            for scenario in scenarios(self._seconds, quick=self._quick):
+        for number in range(self.rounds):
+            for scenario in scenarios(self.seconds, quick=self._quick):
                 if not scenario.seldom or (number % 2 == 0 and not self._quick):
                     self._measure(scenario, number)
         for number in range(1 if self._quick else 3):
@@ -149,7 +149,7 @@ class Run:
             known = self.samples.get("typical", {}).get(contender.name)
             if known:
                 rate = round(statistics.median(figures.requests_s for figures in known) / 2, -2)
-                load = Load(numbered(TYPICAL), 64, self._seconds, rate)
+                load = Load(numbered(TYPICAL), 64, self.seconds, rate)
                 yield Scenario("half capacity", (contender,), load)
 
     def _outage(self, seconds: float) -> Outage:
@@ -320,13 +320,20 @@ def main() -> None:
     with bed.made(with_debian=not arguments.host_python) as made:
         run = Run(made, rounds=rounds, seconds=seconds, quick=arguments.quick, only=arguments.only)
         print(f"{'':49}{HEAD[27:]}")
-        run.all()
+        try:
+            run.all()
+        finally:
+            write(run, about)
+
+
+def write(run: Run, about: Mapping[str, str | int]) -> None:
+    """Prints and writes what there is."""
     print("\n".join(report(run)))
     RESULTS.mkdir(exist_ok=True)
     document = {
         "machine": about,
-        "rounds": rounds,
-        "seconds": seconds,
+        "rounds": run.rounds,
+        "seconds": run.seconds,
         "samples": run.samples,
         "outages": run.outages,
         "starts": run.starts,
@@ -336,7 +343,7 @@ def main() -> None:
     written = [RESULTS / f"{name}.json", RESULTS / f"{name}.svg"]
     written[0].write_bytes(msgspec.json.format(msgspec.json.encode(document)))
     medians = {scenario: {who: median(all_) for who, all_ in found.items()} for scenario, found in run.samples.items()}
-    written[1].write_text(chart.drawn(medians, f"{about['cpu']}, commit {about['commit']}, {rounds} rounds"))
+    written[1].write_text(chart.drawn(medians, f"{about['cpu']}, commit {about['commit']}, {run.rounds} rounds"))
     print("\nwritten:", *(path.relative_to(SOURCE) for path in written))
 
 
