@@ -9,7 +9,13 @@ KAFKA ?=
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help run check test torture fuzz lint clean
+# `make bench QUICK=1` is the short one; `make bench-compare A=main B=HEAD` compares two commits.
+QUICK ?=
+A ?= main
+B ?= HEAD
+BENCH := PYTHONPATH=$(CURDIR):$(CURDIR)/tests/integration $(BIN)/python
+
+.PHONY: help run check test torture fuzz lint clean bench bench-compare bench-instances bench-steps flame
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -37,6 +43,21 @@ test: ## everything: installs what it needs, then lint, types, unit and integrat
 	@scripts/machine test
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -ra --durations=10 tests/unit tests/integration
+
+bench: .venv/.bench ## scratchd beside Go, Hypercorn and nginx: a table, JSON and a chart; 20 minutes, QUICK=1: four
+	$(BENCH) bench/run.py $(if $(QUICK),--quick)
+
+bench-compare: .venv/.bench ## what commit B does slower than commit A
+	$(BENCH) bench/compare.py $(A) $(B)
+
+bench-instances: .venv/.bench ## two instances that share a socket, beside one alone
+	$(BENCH) bench/instances.py
+
+bench-steps: .venv/.bench ## what each step of the hot path costs by itself
+	$(BENCH) bench/steps.py --fast --quiet
+
+flame: .venv/.bench ## docs/hot-path.svg: where the time goes under full load
+	$(BENCH) bench/flame.py
 
 # Each round is a life under load, a SIGKILL, perhaps starts that are killed too, and a start that lives.
 torture: .venv/.dev ## kill it 200 times under load (ROUNDS=n), read everything back, print what was done
@@ -66,7 +87,7 @@ fuzz: .cache/fuzz/.atheris ## coverage-guided fuzzing: RUNS inputs for each of C
 	@touch $@
 
 clean: ## remove what was made, except for ./var
-	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .cache bench/results .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find scratchd tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say with which pyproject.toml a virtual environment was filled: without a change pip is not run.
@@ -83,3 +104,10 @@ clean: ## remove what was made, except for ./var
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
 	@touch $@ .venv/.run
+
+.venv/.bench: pyproject.toml
+	@scripts/machine bench
+	@echo "Making .venv, with what benchmarks need"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev,bench]'
+	@touch $@ .venv/.dev .venv/.run

@@ -47,7 +47,7 @@ TURN_S = 0.001
 MOST_ROWS_BYTES = 1 << 20
 """How much that was set aside waits in memory for being written."""
 
-LINGER_S = 0.005
+LINGER_S = 0.02
 
 _UNSURE = -1
 

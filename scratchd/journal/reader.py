@@ -1,10 +1,11 @@
-"""Reading a journal from a sequence on, in pieces, holes included. Blocking: called in a thread.
+"""Reading a journal from a sequence on, in pieces, holes included. Blocking, for a thread, unless told to be quick.
 
 Knows no writer: what may be read is passed in as extents, so that it never meets a frame that is being written.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class Reader:
         self._fd = -1
         self._offset = 0
         self._damaged = False
+        self._flags = 0
 
     def close(self) -> None:
         """Closes the segment that is open, if any."""
@@ -77,23 +79,29 @@ class Reader:
             os.close(self._fd)
         self._fd, self._name = -1, None
 
-    def read(self, extents: Sequence[Extent], max_bytes: int) -> list[Frame | Hole]:
+    def read(self, extents: Sequence[Extent], max_bytes: int, *, cached: bool = False) -> list[Frame | Hole]:
         """The next frames, without a break in their sequences: a hole stands where lines are missing.
 
         Args:
             extents: what may be read, in order.
             max_bytes: about how much to read; a frame larger than that comes whole.
+            cached: whether to read only what takes no waiting for the disk: of the segment that is open, from the page
+                cache.
 
         Returns:
             Empty where everything in `extents` has been read.
 
         Raises:
+            BlockingIOError: it is `cached`, and not all of it can be had so; nothing was passed over.
             OSError: a segment cannot be read.
         """
+        self._flags = os.RWF_NOWAIT if cached else 0
         pieces: list[Frame | Hole] = []
         for extent in extents:
             if extent.end_sequence <= self.sequence:
                 continue
+            if cached and not pieces and extent.name != self._name:
+                raise BlockingIOError(errno.EAGAIN, "another segment is to be opened")
             if not pieces and not self._open(extent):
                 return self._skip_to(extent.end_sequence, "gone")
             if pieces and extent.name != self._name:
@@ -123,13 +131,28 @@ class Reader:
         """Appends what the next `max_bytes` of the open segment hold; passes over frames before `sequence`."""
         while self.sequence < extent.end_sequence and not pieces:
             left_bytes = max(0, extent.size - self._offset)  # a torn head leaves a size below a head's
-            data = os.pread(self._fd, min(max(max_bytes, FRAME_HEAD_BYTES), left_bytes), self._offset)
+            data = self._pread(min(max(max_bytes, FRAME_HEAD_BYTES), left_bytes))
             wanted = wanted_bytes(data, 0)
             if len(data) < wanted <= left_bytes:
-                data = os.pread(self._fd, wanted, self._offset)
+                data = self._pread(wanted)
             if not self._take(data, extent, pieces):
                 # Nothing valid follows: what the segment should still have is not there.
                 pieces += self._skip_to(extent.end_sequence, "corrupt" if self._damaged else "lost")
+
+    def _pread(self, length: int) -> bytes:
+        """What stands at the offset."""
+        if not self._flags:
+            return os.pread(self._fd, length, self._offset)
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(self._fd, [buffer], self._offset, self._flags)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:  # a file system that cannot tell
+                raise
+            raise BlockingIOError(error.errno, error.strerror) from error
+        if count < length:
+            raise BlockingIOError(errno.EAGAIN, "the rest is not in the page cache")
+        return bytes(buffer)
 
     def _take(self, data: bytes, extent: Extent, pieces: list[Frame | Hole]) -> bool:
         """Appends the frames of `data`, which stands at the offset; returns whether the offset moved."""
@@ -146,8 +169,10 @@ class Reader:
             self._damaged = False  # what is missing behind this frame has a reason of its own
         if position == 0 and self._offset < extent.size:
             # Not cut short by our reading (the caller reads a frame whole), so damaged: look behind it.
+            if self._flags:
+                raise BlockingIOError(errno.EAGAIN, "looking behind damage takes long")
             self._damaged = True
-            rest = os.pread(self._fd, extent.size - self._offset, self._offset)
+            rest = self._pread(extent.size - self._offset)
             position = next_frame(rest, 1, extent.name.epoch)
         self._offset += position
         return position > 0

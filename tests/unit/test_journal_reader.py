@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -219,3 +221,66 @@ def test_an_unreadable_segment_is_an_error_not_a_hole(journal: Journal) -> None:
     path.mkdir()
     with pytest.raises(OSError, match="directory"):
         Reader(journal.directory, 0).read(journal.extents, PLENTY)
+
+
+# Reading only what is cached: on the loop, which must not wait.
+
+
+def opened(journal: Journal) -> Reader:
+    """A reader that has read the first frame, so its segment is open."""
+    reader = Reader(journal.directory, 0)
+    assert shape(reader.read(journal.extents, 1)) == [(0, 2)]
+    return reader
+
+
+def test_what_is_cached_is_read_alike(journal: Journal) -> None:
+    journal.add(0, frame_of(0, 2), frame_of(2, 3), frame_of(3, 7), end=7)
+    reader = opened(journal)
+    assert shape(reader.read(journal.extents, PLENTY, cached=True)) == [(2, 3), (3, 7)]
+    assert reader.read(journal.extents, PLENTY, cached=True) == []
+    reader.close()
+
+
+def test_a_quick_reader_opens_no_segment(journal: Journal) -> None:
+    journal.add(0, frame_of(0, 2), end=2)
+    journal.add(2, frame_of(2, 3), end=3)
+    reader = opened(journal)
+    with pytest.raises(BlockingIOError):
+        reader.read(journal.extents, PLENTY, cached=True)
+    assert shape(reader.read(journal.extents, PLENTY)) == [(2, 3)]
+    reader.close()
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EOPNOTSUPP])
+def test_what_is_not_cached_is_left_to_a_thread(journal: Journal, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise OSError(code, "not now")
+
+    journal.add(0, frame_of(0, 2), frame_of(2, 3), end=3)
+    reader = opened(journal)
+    monkeypatch.setattr(os, "preadv", refuse)
+    with pytest.raises(BlockingIOError):
+        reader.read(journal.extents, PLENTY, cached=True)
+    assert shape(reader.read(journal.extents, PLENTY)) == [(2, 3)]
+    reader.close()
+
+
+def test_what_is_cached_in_part_is_left_to_a_thread(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.add(0, frame_of(0, 2), frame_of(2, 3), end=3)
+    reader = opened(journal)
+    monkeypatch.setattr(os, "preadv", lambda *_arguments: 10)
+    with pytest.raises(BlockingIOError):
+        reader.read(journal.extents, PLENTY, cached=True)
+    assert shape(reader.read(journal.extents, PLENTY)) == [(2, 3)]
+    reader.close()
+
+
+def test_behind_damage_a_thread_looks(journal: Journal) -> None:
+    damaged = bytearray(frame_of(2, 3))
+    damaged[-3] ^= 1
+    journal.add(0, frame_of(0, 2), bytes(damaged), frame_of(3, 5), end=5)
+    reader = opened(journal)
+    with pytest.raises(BlockingIOError):
+        reader.read(journal.extents, PLENTY, cached=True)
+    assert shape(reader.read(journal.extents, PLENTY)) == [Hole(2, 3, "corrupt"), (3, 5)]
+    reader.close()

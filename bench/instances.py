@@ -1,0 +1,118 @@
+"""Two instances on two cores that share one socket, beside one alone: CPU for a request, and who gets how much.
+
+    make bench-instances        python bench/instances.py [--rounds N]
+
+The socket is passed as systemd would (LISTEN_FDS); each instance has its own journal and files. The load has no core of
+its own then, so throughput is not what is measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import bed
+from bed import LOAD_CORE, SERVER_CORE, SOURCE, Bed
+from contenders import HOST, Server, scratchd_config
+from deadline import wait_for
+from measure import Load, Running
+from query import TYPICAL
+from run import numbered
+from wire import Connection
+
+LISTEN_FDS = SOURCE / "tests" / "integration" / "listen_fds.py"
+
+MOST_CPU_RATIO = 1.25
+LEAST_SHARE = 0.25
+
+
+@contextlib.contextmanager
+def instances(made: Bed, cores: tuple[int, ...]) -> Iterator[list[Server]]:
+    """An instance on each of the cores, all behind one socket."""
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        servers = []
+        for number, core in enumerate(cores, 1):
+            place = made.place / f"instance{number}"
+            (place / "log").mkdir(parents=True)
+            held.callback(shutil.rmtree, place)
+            (place / "config.json").write_text(json.dumps(scratchd_config(place, [address], "", None)))
+            passing = [sys.executable, str(LISTEN_FDS), f"track={listener.fileno()}", "--"]
+            pinned = ["taskset", "--cpu-list", str(core), *made.python(SOURCE)]
+            with (place / "stderr").open("wb") as log:
+                process = subprocess.Popen(
+                    [*passing, *pinned, "-m", "scratchd", "serve", "--config", str(place / "config.json")],
+                    cwd=place,
+                    env=made.environment(SOURCE),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[listener.fileno()],
+                )
+            held.callback(process.wait, 30)
+            held.callback(process.terminate)
+            servers.append(Server(address, process, place / "log", None))
+            wait_for(lambda place=place: "ready" in _log(place), 30, "ready")  # type: ignore[misc]
+        yield servers
+
+
+def _log(place: Path) -> str:
+    log = (place / "stderr").read_text()
+    if "Traceback" in log or "cannot" in log:
+        raise SystemExit(log)
+    return log
+
+
+def measured(made: Bed, cores: tuple[int, ...], load: Load) -> tuple[float, float]:
+    """CPU seconds for 1,000 requests of all instances together, and the lesser's share of the lines."""
+    with instances(made, cores) as servers:
+        with Connection(servers[0].address) as connection:
+            connection.get("/track?begin=1", HOST)
+        time.sleep(0.3)
+        cpu_s = sum(server.cpu_s() for server in servers)
+        before = [server.file_lines() for server in servers]
+        running = Running(made, load, servers[0].address)
+        answered = running.answered().answered
+        running.latency_ms()
+        deadline = time.monotonic() + 20
+        while sum(server.file_lines() for server in servers) < answered + sum(before) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        cpu_s = sum(server.cpu_s() for server in servers) - cpu_s
+        lines = [server.file_lines() - begun for server, begun in zip(servers, before, strict=True)]
+    return cpu_s / answered * 1000, min(lines) / sum(lines)
+
+
+def main() -> None:
+    """Measures in turns and prints the ratio and the share."""
+    parser = argparse.ArgumentParser(description="Two instances that share a socket, beside one alone.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    arguments = parser.parse_args()
+    load = Load(numbered(TYPICAL), 64, arguments.seconds, apart_ms=2)
+    found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    with bed.made(with_kafka=False) as made:
+        for _ in range(arguments.rounds):
+            for cores in ((SERVER_CORE,), (SERVER_CORE, LOAD_CORE)):
+                found[len(cores)].append(measured(made, cores, load))
+    ratios = [two[0] / one[0] for one, two in zip(found[1], found[2], strict=True)]
+    shares = [share for _, share in found[2]]
+    for count, samples in found.items():
+        cpu_ms = statistics.median(cpu_s for cpu_s, _ in samples) * 1e3
+        print(f"{count} instance{'s' * (count > 1)}: {cpu_ms:.1f} ms of CPU for 1,000 requests")
+    ratio, share = statistics.median(ratios), statistics.median(shares)
+    print(f"ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), aim ≤ {MOST_CPU_RATIO}")
+    print(f"the lesser's share {share:.0%} ({min(shares):.0%} to {max(shares):.0%}), aim ≥ {LEAST_SHARE:.0%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+module scratchd.test/load
+
+go 1.19
