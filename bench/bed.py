@@ -64,7 +64,8 @@ class Bed:
     def environment(self, tree: Path) -> dict[str, str]:
         """The environment in which that Python finds scratchd, and its compiled code, in `tree`."""
         # Compiled code lies where it may be written, as it would after an installation.
-        return {**os.environ, "PYTHONPATH": str(tree), "PYTHONPYCACHEPREFIX": str(self.place / "pycache")}
+        ours = {"PYTHONPATH": str(tree), "PYTHONPYCACHEPREFIX": str(self.place / "pycache")}
+        return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | ours
 
     @property
     def kafka(self) -> Broker:
