@@ -15,7 +15,7 @@ A ?= main
 B ?= HEAD
 BENCH := PYTHONPATH=$(CURDIR):$(CURDIR)/tests/integration $(BIN)/python
 
-.PHONY: help run check test torture fuzz lint clean bench bench-compare bench-instances bench-steps flame
+.PHONY: help run check test torture fuzz lint clean deb bench bench-compare bench-instances bench-steps flame
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -43,6 +43,10 @@ test: ## everything: installs what it needs, then lint, types, unit and integrat
 	@scripts/machine test
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/pytest -ra --durations=10 tests/unit tests/integration
+
+deb: ## the Debian packages, built in a clean Debian 13, into dist/
+	@scripts/machine deb
+	@scripts/deb
 
 bench: .venv/.bench ## scratchd beside Go, Hypercorn and nginx: a table, JSON and a chart; 20 minutes, QUICK=1: four
 	$(BENCH) bench/run.py $(if $(QUICK),--quick)
