@@ -23,7 +23,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(SOURCE))
 
-from scratchd import cli  # noqa: E402 - found by the line above
+from scratchd import __version__, cli  # noqa: E402 - found by the line above
 from scratchd.config.librdkafka import REFUSED  # noqa: E402
 from scratchd.tools import reference  # noqa: E402
 
@@ -122,7 +122,7 @@ def _page(file: str, parser: argparse.ArgumentParser, command: str) -> str:
     }
     text = re.sub(r"^@([A-Z]+)@$", lambda match: parts[match[1]], text, flags=re.MULTILINE)
     made_by = f'.\\" Made by scripts/manual.py from {file}.in and the program itself.'
-    return f'{made_by}\n.TH {title.upper()} {section} "" "scratchd {cli.__version__}" "scratchd"\n{text}'
+    return f'{made_by}\n.TH {title.upper()} {section} "" "scratchd {__version__}" "scratchd"\n{text}'
 
 
 def _synopsis(parser: argparse.ArgumentParser, command: str) -> str:
