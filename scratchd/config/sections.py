@@ -18,6 +18,7 @@ from msgspec import Meta
 from scratchd import address
 from scratchd.address import Address
 from scratchd.config import librdkafka, syntax
+from scratchd.config.credentials import Credential
 
 _LARGEST = 2**63 - 1
 """What the kernel takes for a size: a number beyond it is a slip of the hand."""
@@ -245,12 +246,13 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         ),
     ] = None
     librdkafka: Annotated[
-        dict[str, str | int | float | bool],
+        dict[str, str | int | float | bool | Credential],
         Meta(
             extra={"secret": librdkafka.is_secret},
             description=(
                 "Further properties of librdkafka, passed through (`security.protocol`, `sasl.*`, `ssl.*`, "
-                "`compression.type`, `linger.ms`, ...) and validated by librdkafka itself. Some are refused, see below."
+                "`compression.type`, `linger.ms`, ...) and validated by librdkafka itself. Some are refused, see "
+                'below. A value may be `{"credential": "NAME"}`, for a secret that is not in this file, see below too.'
             ),
         ),
     ] = {}
