@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import msgspec
 import trio
@@ -25,7 +26,6 @@ from scratchd.config import Config, ConfigError, warnings
 from scratchd.config.document import Report
 from scratchd.config.rules import check
 from scratchd.log import Log
-from scratchd.systemd import Systemd
 
 RESTART: dict[str, tuple[str, ...]] = {
     "http": ("listen", "admin_listen"),
@@ -66,6 +66,16 @@ def merged(running: Config, read: Config) -> tuple[Config, list[str]]:
     return config, waiting
 
 
+class Manager(Protocol):
+    """What is needed of `scratchd.systemd.Systemd`."""
+
+    def reloading(self) -> None:
+        """A reload begins."""
+
+    def ready(self) -> None:
+        """It has ended, one way or the other."""
+
+
 class Reloader:
     """Heeds SIGHUP.
 
@@ -82,7 +92,7 @@ class Reloader:
         read: Callable[[], Config],
         running: Config,
         apply: Callable[[Config], Awaitable[None]],
-        systemd: Systemd,
+        systemd: Manager,
         log: Log,
     ) -> None:
         self._read = read

@@ -68,13 +68,18 @@ class Systemd:
         if self._notifier.socket is not None:
             self._notifier.socket.settimeout(0)  # requests do not wait for a manager that is busy
 
+    def close(self) -> None:
+        """Says nothing more."""
+        if self._notifier.socket is not None:
+            self._notifier.socket.close()
+
     def starting(self, what: str) -> None:
         """A step of the start begins: takes as long as it needs, within reason."""
         self._tell(f"EXTEND_TIMEOUT_USEC={_usec(STEP_S)}", f"STATUS=starting: {what}")
 
-    def ready(self, status: str = "ready") -> None:
+    def ready(self) -> None:
         """Requests are answered; also at the end of `reloading`, whatever came of it."""
-        self._tell("READY=1", f"STATUS={status}")
+        self._tell("READY=1", "STATUS=ready")
 
     def reloading(self) -> None:
         """A reload begins. The time tells a manager that asked for it that no earlier one is meant."""
