@@ -17,7 +17,7 @@ BENCH := PYTHONPATH=$(CURDIR):$(CURDIR)/tests/integration $(BIN)/python
 
 SYSTEM_TESTS := $(wildcard $(addprefix tests/integration/,package rollout monitoring))
 
-.PHONY: help run check test test-system torture fuzz lint clean bench bench-compare bench-instances bench-steps flame
+.PHONY: help run check test test-system torture fuzz lint clean deb bench bench-compare bench-instances bench-steps flame
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -51,6 +51,10 @@ test-system: ## what needs a booted Debian 13 (root only): the package, systemd,
 	@scripts/machine test-system
 	@$(MAKE) --no-print-directory .venv/.dev
 	$(BIN)/pytest -ra --durations=10 $(SYSTEM_TESTS)
+
+deb: ## the Debian packages, built in a clean Debian 13, into dist/
+	@scripts/machine deb
+	@scripts/deb
 
 bench: .venv/.bench ## scratchd beside Go, Hypercorn and nginx: a table, JSON and a chart; 20 minutes, QUICK=1: four
 	$(BENCH) bench/run.py $(if $(QUICK),--quick)
