@@ -58,8 +58,9 @@ class Destinations:
     async def _open_kafka(self, config: Config, stats: Stats, background: trio.Nursery) -> None:
         # Importing it takes longer than all else together, so only who uses it pays.
         from scratchd.backends.kafka import KafkaBackend  # noqa: PLC0415
-        from scratchd.backends.producer import Producer  # noqa: PLC0415
+        from scratchd.backends.producer import Producer, library_version  # noqa: PLC0415
 
+        stats.build["librdkafka"] = library_version()
         stats.backends["kafka"] = BackendStats()
         given, topics = config.kafka.librdkafka, _topics(self._flavors)
         properties = credentials.resolved(given)

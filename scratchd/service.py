@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +41,7 @@ from scratchd.journal.outlook import Outlook
 from scratchd.log import Log
 from scratchd.metrics import Metrics
 from scratchd.reload import Reloader, ReloadError
-from scratchd.stats import Stats
+from scratchd.stats import Stats, rates
 from scratchd.systemd import PULSE_S, Status, Systemd
 from scratchd.tenants import ComebackError, Tenants
 from scratchd.track import Track
@@ -113,6 +114,7 @@ class Service:
         self._read = read
         self._log = log
         self._stats = Stats(__version__, config.instance, clock_ms, time.monotonic)
+        self._stats.build |= {"python": platform.python_version(), "trio": trio.__version__, "librdkafka": ""}
         self._status = Status(self._stats, time.monotonic)
         self._systemd = Systemd()
         self._ready = trio.Event()
@@ -165,6 +167,7 @@ class Service:
             monotonic=time.monotonic,
         )
         background.start_soon(outlook.run)
+        background.start_soon(self._keep_rates)
         track = Track(config, flavors)
         intake = Intake(track, flavors, tenants.writers, stats.http, Log("http"), clock_ms=clock_ms)
         gate = Gate(config.http, intake, stats.http, Log("http"), clock_ms=clock_ms)
@@ -233,10 +236,15 @@ class Service:
         while True:
             began = trio.current_time()
             await trio.sleep(PULSE_S)
-            self._stats.runtime.loop_lag_s = max(0.0, trio.current_time() - began - PULSE_S)
+            self._stats.runtime.woke(max(0.0, trio.current_time() - began - PULSE_S))
 
     def _status_text(self) -> str:
         return f"stopping: {self._status.text()}" if self._stopping.is_set() else self._status.text()
+
+    async def _keep_rates(self) -> None:
+        while True:
+            self._stats.rates.sample()
+            await trio.sleep(rates.INTERVAL_S)
 
     def _pending(self) -> Mapping[str, int]:
         return {

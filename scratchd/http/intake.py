@@ -182,7 +182,7 @@ class Intake:
 
     def refused(self, refusal: Refusal) -> None:
         """Counts and logs a refusal that was found before there was a request."""
-        self._stats.refused(refusal.reason.word)
+        self._stats.refused(refusal.reason.word, refusal.flavor)
         self._sampler.refused(refusal)
 
     def answered(self, status: int, seconds: float, count: int = 1) -> None:
@@ -215,7 +215,8 @@ def _checked(taken: Taken, outcome: Outcome) -> Outcome:
     flavor = outcome.line.flavor if isinstance(outcome, Accepted) else outcome.flavor
     # A HEAD is told what a GET would be.
     if flavor in taken.broken or (isinstance(outcome, HeadOnly) and not taken.tenancy.journals[flavor].takes_lines):
-        return Refusal(Reason.JOURNAL_FULL, f"the journal of {flavor} takes no lines at present", retry_after_s=1)
+        sentence = f"the journal of {flavor} takes no lines at present"
+        return Refusal(Reason.JOURNAL_FULL, sentence, retry_after_s=1, flavor=flavor)
     return outcome
 
 

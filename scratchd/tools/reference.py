@@ -14,6 +14,7 @@ from msgspec import inspect
 
 from scratchd.config import Config, Flavor
 from scratchd.config.librdkafka import REFUSED
+from scratchd.config.takeover import needs_restart
 
 _HEAD = """\
 # Configuration
@@ -39,7 +40,18 @@ config.json: flavors[1].time_zone: "Europe/Athen" is not a known time zone; did 
 What is allowed and yet hardly meant, `check` and the start warn of: quotas that add up to more than the journal's file
 system holds, clients limited behind a proxy that is not trusted, `sasl.*` set while `security.protocol` is plaintext.
 
-A change takes effect at the next start.
+A change takes effect at the next start or, but for the keys marked †, at the next reload (`systemctl reload scratchd`,
+or SIGHUP). A reload reads and checks the whole file first. If anything is wrong with it, every error is logged and
+nothing changes. If not, flavors, limits and the log level are put into effect together: no connection is dropped, and a
+request is judged by the old configuration or the new one, never by a part of each. Changed keys that are marked † are
+named in the log and wait for a restart.
+
+- A flavor that is gone takes nothing more, and what its journal holds is brought to its files and topic as they were.
+- Lines that wait in the journal go where the file says by the time they go; what was begun in a log file is completed
+  there.
+- A limit holds from the next head on that is read, a time limit from the next time that something is waited for, a
+  quota from the next segment on. Open HTTP/2 connections keep their limits of time and of heads' size.
+- What the checks remember is kept, unless `checks.store_entries` or `checks.duplicate_window_s` change.
 """
 
 _REFUSED = """
@@ -117,7 +129,8 @@ def _table(struct: type[msgspec.Struct], prefix: str, fields: tuple[inspect.Fiel
         if not isinstance(field.type, inspect.Metadata) or not field.type.extra_json_schema:
             raise TypeError(f"{prefix}{field.name}: expected a description, got none")
         meaning = field.type.extra_json_schema["description"]
-        cells = (f"`{prefix}{field.name}`", _type(field.type, hints[field.name]), _default(field), meaning)
+        mark = " †" if needs_restart(field) else ""
+        cells = (f"`{prefix}{field.name}`{mark}", _type(field.type, hints[field.name]), _default(field), meaning)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(rows)
 

@@ -1,4 +1,4 @@
-"""A reload: what it takes over, what it leaves for a restart, and that it is all or nothing."""
+"""A reload: one at a time, all or nothing, and somebody is told."""
 
 from __future__ import annotations
 
@@ -11,73 +11,12 @@ import msgspec
 import pytest
 import trio
 
-from scratchd.config import Checks, Config, ConfigError, File, Flavor, Http, Journal, Kafka, Query
-from scratchd.config import Log as LogSection
+from scratchd.config import Config, ConfigError, Flavor, Http
 from scratchd.log import Log
-from scratchd.reload import RESTART, Reloader, ReloadError, merged
+from scratchd.reload import Reloader, ReloadError
 
 GR, TR = Flavor(name="gr", hosts=("gr.test",)), Flavor(name="tr", hosts=("tr.test",))
 BASE = Config(flavors=(GR,))
-
-OTHER = Config(
-    instance="other",
-    http=Http(
-        listen=("127.0.0.1:1",),
-        admin_listen=(),
-        admin_allow=(),
-        track_path="/t",
-        trusted_proxies=(),
-        max_head_bytes=1,
-        max_query_bytes=1,
-        max_parameters=1,
-        head_timeout_s=1,
-        write_timeout_s=1,
-        keep_alive_s=1,
-        max_connections=1,
-        stop_timeout_s=1,
-    ),
-    query=Query(repeated="list"),
-    checks=Checks(duplicate_window_s=1, client_requests_per_min=1, store_entries=1),
-    journal=Journal(directory="/other", sync="always", sync_interval_s=7, segment_bytes=1 << 20, quota_bytes=1 << 30),
-    file=File(enabled=False, path="/other/{flavor}/{date}", flush_interval_s=7),
-    kafka=Kafka(
-        enabled=True,
-        bootstrap_servers="a:1",
-        topic="other-{flavor}",
-        key_parameter="k",
-        librdkafka={"linger.ms": 7},
-    ),
-    log=LogSection(level="error"),
-    flavors=(TR,),
-)
-
-
-def test_every_key_differs_in_this_tests_other_configuration() -> None:
-    """So that a key that is added later has to be decided upon."""
-    same = [
-        f"{section}.{key}"
-        for section in BASE.__struct_fields__
-        for key in getattr(getattr(BASE, section), "__struct_fields__", ())
-        if getattr(getattr(BASE, section), key) == getattr(getattr(OTHER, section), key)
-    ]
-    assert same == []
-
-
-def test_each_key_is_taken_over_or_waits_for_a_restart_and_is_named() -> None:
-    config, waiting = merged(BASE, OTHER)
-    assert waiting == ["instance", *(f"{section}.{key}" for section, keys in RESTART.items() for key in keys)]
-    for section in ("http", "query", "checks", "journal", "file", "kafka", "log"):
-        for key in getattr(config, section).__struct_fields__:
-            source = BASE if f"{section}.{key}" in waiting else OTHER
-            assert getattr(getattr(config, section), key) == getattr(getattr(source, section), key), key
-    assert (config.instance, config.flavors) == ("", OTHER.flavors)
-
-
-def test_what_does_not_fit_to_what_waits_is_refused() -> None:
-    """Two segments of the size that is in effect do not fit into the new quota."""
-    read = msgspec.structs.replace(BASE, journal=Journal(segment_bytes=65536, quota_bytes=131072))
-    with pytest.raises(ReloadError, match=r"journal\.segment_bytes.*journal\.quota_bytes: 131072 is too small"):
-        merged(BASE, read)
 
 
 class Manager:
