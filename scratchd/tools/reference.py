@@ -128,9 +128,8 @@ def _table(struct: type[msgspec.Struct], prefix: str, fields: tuple[inspect.Fiel
     for field in fields:
         if not isinstance(field.type, inspect.Metadata) or not field.type.extra_json_schema:
             raise TypeError(f"{prefix}{field.name}: expected a description, got none")
-        meaning = field.type.extra_json_schema["description"]
-        mark = " †" if needs_restart(field) else ""
-        cells = (f"`{prefix}{field.name}`{mark}", _type(field.type, hints[field.name]), _default(field), meaning)
+        meaning = field.type.extra_json_schema["description"] + (" †" if needs_restart(field) else "")
+        cells = (f"`{prefix}{field.name}`", _type(field.type, hints[field.name]), _default(field), meaning)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(rows)
 
