@@ -174,11 +174,8 @@ def _keys() -> str:
         if about:
             parts.append(_inline(about))
         for key in keys:
-            kind = (
-                f"{_inline(key.type)}; default: {_inline(key.default)}"
-                if key.default != "required"
-                else f"{_inline(key.type)}; required"
-            )
+            default = "" if key.default == "required" else "default: "
+            kind = f"{_inline(key.type)}; {default}{_inline(key.default)}" + ("; restart" if key.needs_restart else "")
             parts.append(f".TP\n\\fB{_plain(key.name)}\\fR ({kind})\n{_inline(key.meaning)}")
     return "\n".join(parts)
 
@@ -255,6 +252,7 @@ def _annotated() -> str:
         if key:
             margin = " " * (len(line) - len(line.lstrip())) + "// "
             default = "" if key.default == "required" else f" Default: {key.default}."
+            default += " Needs a restart." if key.needs_restart else ""
             meaning = re.sub(r"\*\*", "", key.meaning + default)
             lines += textwrap.wrap(
                 meaning,
