@@ -29,7 +29,7 @@ from deadline import wait_for
 from kafka_client import Broker
 from load import Load
 from prometheus import MONITORING, Prometheus, scraping
-from promql import OTHERS, documented, metrics, rules
+from promql import OTHERS, ROOT, documented, metrics, rules
 from wire import Connection
 
 FILE = MONITORING / "grafana" / "scratchd.json"
@@ -161,6 +161,14 @@ def test_panels_have_numbers_of_their_own_and_do_not_overlap() -> None:
 def test_there_is_a_row_for_each_question() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
     assert rows == ["Overview", "Backends", "Journal", "Runtime", "Rollout"]
+
+
+def test_the_edge_is_named_as_the_dashboard_asks_for_it() -> None:
+    edge = (ROOT / "haproxy" / "haproxy.cfg").read_text()
+    for side in ("scratchd", "legacy"):
+        assert re.findall(rf"^backend {side}_\w+$", edge, re.MULTILINE)
+    (port,) = re.findall(r"^frontend metrics\n\s+bind \S+:(\d+)$", edge, re.MULTILINE)
+    assert f":{port}" in (MONITORING / "prometheus" / "prometheus.yml").read_text()
 
 
 # What it asks.
