@@ -21,7 +21,7 @@ from scratchd.journal.reader import Reader
 from scratchd.log import Log
 from scratchd.stats import BackendStats, FeedStats, State, iso_time
 
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 16
 """About how much of the journal is in memory per (backend, flavor)."""
 
 QUICK_LINES = 1000
