@@ -49,6 +49,9 @@ MOST_ROWS_BYTES = 1 << 20
 
 LINGER_S = 0.02
 
+READ_BYTES = 1 << 16
+"""It takes lines one at a time, so reading more of them at once saves nothing."""
+
 _UNSURE = -1
 
 
@@ -64,6 +67,7 @@ class KafkaBackend:
     def __init__(self, *, topics: Mapping[str, str], key_parameter: str | None, producer: Producer) -> None:
         self.name = "kafka"
         self.linger_s = LINGER_S
+        self.read_bytes = READ_BYTES
         self._topics = topics
         self._key_parameter = key_parameter
         self._producer = producer
