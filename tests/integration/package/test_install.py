@@ -34,7 +34,7 @@ def fresh(boot: Callable[..., Machine], dependencies: tuple[str, ...]) -> Instal
 
 
 def test_first_event_is_in_its_file_within_a_second_of_installing(fresh: Installed, package: Path) -> None:
-    said = fresh.install(package)
+    said = fresh.install(package, "--no-install-recommends")
     began = time.monotonic()
     assert fresh.get("/track?foo=bar").status == 200
     wait_for(lambda: fresh.lines() == [b'{"foo":"bar"}'], 10, "the line in its file")
@@ -128,12 +128,10 @@ def test_purge_leaves_nothing(boot: Callable[..., Machine], package: Path, depen
 
 def test_installing_where_systemd_does_not_run_starts_nothing(fresh: Installed, package: Path) -> None:
     """As in an image that is being made: a root directory without its own systemd."""
-    fresh.install(package)  # brings dependencies into apt's cache for the inner one
-    fresh.machine.run("apt-get", "purge", "--yes", "scratchd")
     fresh.machine.write("/root/scratchd.deb", package.read_bytes())
     said = fresh.machine.sh(
         # A mount namespace in which /run is empty, so that there is no /run/systemd/system.
-        "unshare --mount sh -euc 'mount -t tmpfs tmpfs /run; apt-get install --quiet --yes /root/scratchd.deb'"
+        "unshare --mount sh -euc 'mount -t tmpfs tmpfs /run; apt-get install --quiet --yes --no-install-recommends /root/scratchd.deb'"
     )
     assert "Setting up scratchd" in said
     assert not fresh.is_active()
