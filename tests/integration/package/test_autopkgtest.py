@@ -15,7 +15,7 @@ def test_the_packages_own_tests_pass(
 ) -> None:
     control = (SOURCE / "debian/tests/control").read_text(encoding="utf-8")
     wanted = {name for names in re.findall(r"^Depends: (.*)$", control, re.MULTILINE) for name in names.split(", ")}
-    machine = boot(installed=[*dependencies, "autopkgtest", "dpkg-dev", *wanted - {"@"}], name="tested")
+    machine = boot(installed=[*dependencies, "autopkgtest", "dpkg-dev", *wanted - {"scratchd"}], name="tested")
     machine.run("mkdir", "/root/built")
     for path in package.parent.iterdir():
         machine.write(f"/root/built/{path.name}", path.read_bytes())

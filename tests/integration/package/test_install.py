@@ -129,10 +129,9 @@ def test_purge_leaves_nothing(boot: Callable[..., Machine], package: Path, depen
 def test_installing_where_systemd_does_not_run_starts_nothing(fresh: Installed, package: Path) -> None:
     """As in an image that is being made: a root directory without its own systemd."""
     fresh.machine.write("/root/scratchd.deb", package.read_bytes())
-    said = fresh.machine.sh(
-        # A mount namespace in which /run is empty, so that there is no /run/systemd/system.
-        "unshare --mount sh -euc 'mount -t tmpfs tmpfs /run; apt-get install --quiet --yes --no-install-recommends /root/scratchd.deb'"
-    )
+    # A mount namespace in which /run is empty, so that there is no /run/systemd/system.
+    install = "apt-get install --quiet --yes --no-install-recommends /root/scratchd.deb"
+    said = fresh.machine.run("unshare", "--mount", "sh", "-euc", f"mount -t tmpfs tmpfs /run; {install}")
     assert "Setting up scratchd" in said
     assert not fresh.is_active()
     assert fresh.machine.run("systemctl", "is-enabled", *UNITS).split() == ["enabled"] * 3

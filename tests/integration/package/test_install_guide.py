@@ -91,7 +91,7 @@ def test_a_repository_as_the_guide_says(
 
 
 def without_network(script: str) -> str:
-    """`apt-get update` of our own sources alone: Debian's lists are at hand, its mirror and what is recommended are not."""
+    """Of apt's sources only our own, and nothing that is merely recommended: no mirror of Debian's is at hand."""
     only = "-o Dir::Etc::SourceList=/dev/null -o APT::Get::List-Cleanup=0"
     script = script.replace("apt-get update", f"apt-get {only} update")
     return script.replace("apt-get install", "apt-get install --no-install-recommends")
