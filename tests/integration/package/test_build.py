@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from daemon import SOURCE
+from deb import built
 
 CONTENTS = (
     "-rw-r----- root/root ./etc/scratchd/config.json",
@@ -31,6 +32,8 @@ CONTENTS = (
     "-rw-r--r-- root/root ./usr/share/doc/scratchd/changelog.Debian.gz",
     "-rw-r--r-- root/root ./usr/share/doc/scratchd/copyright",
     "-rw-r--r-- root/root ./usr/share/doc/scratchd/examples/annotated.jsonc",
+    "-rw-r--r-- root/root ./usr/share/doc/scratchd/install.md",
+    "-rw-r--r-- root/root ./usr/share/doc/scratchd/monitor.md",
     "-rw-r--r-- root/root ./usr/share/doc/scratchd/examples/haproxy.cfg",
     "-rw-r--r-- root/root ./usr/share/doc/scratchd/examples/kafka-tls-sasl.json",
     "-rw-r--r-- root/root ./usr/share/doc/scratchd/examples/logs-on-nfs.conf",
@@ -111,3 +114,14 @@ def test_package_depends_on_debians_own_packages(package: Path) -> None:
         "systemd",
         "tzdata",
     }
+
+
+def test_monitoring_package_has_rules_and_dashboard_and_brings_nothing() -> None:
+    monitoring = built("scratchd-monitoring")
+    shown = subprocess.run(["dpkg-deb", "--contents", str(monitoring)], check=True, capture_output=True, text=True)
+    share = {path.partition("scratchd-monitoring/")[2] for path in shown.stdout.split() if "/share/scratchd-" in path}
+    expected = {"grafana/scratchd.json", "prometheus/prometheus.yml"}
+    expected |= {f"prometheus/rules/{path.name}" for path in (SOURCE / "monitoring/prometheus/rules").iterdir()}
+    assert {path for path in share if path and not path.endswith("/")} == expected
+    depends = subprocess.run(["dpkg-deb", "--field", str(monitoring), "Depends"], check=True, capture_output=True)
+    assert depends.stdout.strip() == b""

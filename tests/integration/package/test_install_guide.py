@@ -10,6 +10,7 @@ import pytest
 
 from daemon import SOURCE
 from deadline import wait_for
+from deb import built
 from installed import CONFIG, Installed
 from machine import Machine
 
@@ -26,7 +27,7 @@ def commands(heading: str) -> list[str]:
 def test_a_local_deb_as_the_guide_says(
     boot: Callable[..., Machine], package: Path, newer_package: Path, dependencies: tuple[str, ...]
 ) -> None:
-    fresh = Installed(boot(at_hand=dependencies, name="fresh"))
+    fresh = Installed(boot(at_hand=[*dependencies, "haproxy"], name="fresh"))
     machine = fresh.machine
     machine.write(f"/root/{package.name}", package.read_bytes())
 
@@ -41,6 +42,11 @@ def test_a_local_deb_as_the_guide_says(
     machine.sh(listen)
     assert fresh.get("/track?after=editing").status == 200
     assert "0.0.0.0:9006" in machine.run("ss", "--listening", "--tcp", "--numeric")
+
+    for name, heading in (("scratchd-rollout", "The edge"), ("scratchd-monitoring", "Alerts and dashboards")):
+        machine.write(f"/root/{built(name).name}", built(name).read_bytes())
+        (install,) = commands(heading)
+        machine.sh(without_network(install))
 
     good = machine.path(CONFIG).read_text()
     fresh.configure("{}")
