@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 SUITE = "trixie"
@@ -67,13 +68,13 @@ class NoTree(Exception):  # noqa: N818 - it says what there is none of
     """The tree cannot be made here: the tests that need it fail with this message."""
 
 
-def tree(cache: Path) -> Path:
-    """The tree below `cache`, made where it is not there yet (half a minute, 230 MB).
+def tree(cache: Path, packages: Sequence[str] = PACKAGES) -> Path:
+    """The tree with `packages` below `cache`, made where it is not there yet (half a minute, 230 MB).
 
     Raises:
         NoTree: what made it says why.
     """
-    key = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(" ".join((SUITE, *packages)).encode()).hexdigest()[:12]
     made = cache / f"debian13-{key}"
     if made.exists():
         return made
@@ -83,7 +84,7 @@ def tree(cache: Path) -> Path:
         for name in ("root", "mnt"):
             (making / name).mkdir()
         archive = making / "root.tar"
-        _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(archive))
+        _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", SUITE, str(archive))
         # All of it belongs to whoever runs this, who is root inside; device nodes are the machine's own there.
         into = f"--directory={making / 'root'}"
         _run("tar", "--extract", "--no-same-owner", f"--file={archive}", into, "--exclude=./dev/*")

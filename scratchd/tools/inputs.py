@@ -1,0 +1,72 @@
+"""Inputs: the lines of what a tool is given to read: files, gzip or not, and standard input. Blocking.
+
+Knows nothing of what the lines mean. Gzip is told by its first bytes, not by a name: logrotate compresses under any.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+STDIN = "-"
+_GZIP = b"\x1f\x8b"
+_CHUNK_BYTES = 1 << 18
+
+
+class InputError(Exception):
+    """An input cannot be read, or no further: what it was and why."""
+
+
+def lines(names: Iterable[str], stdin: BinaryIO) -> Iterator[bytes]:
+    r"""The lines of all inputs, one after another, without their `\n`; the last one of each may lack it.
+
+    Args:
+        names: paths, or `-` for standard input.
+        stdin: what `-` stands for.
+
+    Raises:
+        InputError: one cannot be opened, read or unpacked.
+    """
+    for name in names:
+        if name == STDIN:
+            yield from lines_of(stdin, "standard input")
+        else:
+            try:
+                opened = open(name, "rb")  # noqa: SIM115, PTH123 - closed below; a name as the operator gave it
+            except OSError as error:
+                raise InputError(f"{name}: {error.strerror}") from error
+            with opened:
+                yield from lines_of(opened, name)
+
+
+def lines_of(opened: BinaryIO, name: str) -> Iterator[bytes]:
+    """The lines of one input, see `lines`.
+
+    Raises:
+        InputError: it cannot be read or unpacked.
+    """
+    try:
+        yield from _lines(opened)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{name}: the gzip data is cut off or damaged: {error}") from error
+    except OSError as error:
+        raise InputError(f"{name}: {error.strerror}") from error
+
+
+def _lines(opened: BinaryIO) -> Iterator[bytes]:
+    stream = _unpacked(opened)
+    rest = b""
+    while chunk := stream.read(_CHUNK_BYTES):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def _unpacked(opened: BinaryIO) -> BinaryIO:
+    """The stream itself, or what is packed in it where it begins as gzip does."""
+    buffered = opened if isinstance(opened, io.BufferedReader) else io.BufferedReader(opened)  # type: ignore[type-var]
+    return gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[return-value]
