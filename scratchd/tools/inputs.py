@@ -9,7 +9,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 STDIN = "-"
 _GZIP = b"\x1f\x8b"
@@ -20,8 +20,10 @@ class InputError(Exception):
     """An input cannot be read, or no further: what it was and why."""
 
 
-def lines(names: Iterable[str], stdin: BinaryIO) -> Iterator[bytes]:
+def batches(names: Iterable[str], stdin: BinaryIO) -> Iterator[list[bytes]]:
     r"""The lines of all inputs, one after another, without their `\n`; the last one of each may lack it.
+
+    A batch is what one read brought, so that what comes through a pipe is not waited for longer than it takes.
 
     Args:
         names: paths, or `-` for standard input.
@@ -32,41 +34,47 @@ def lines(names: Iterable[str], stdin: BinaryIO) -> Iterator[bytes]:
     """
     for name in names:
         if name == STDIN:
-            yield from lines_of(stdin, "standard input")
+            yield from _batches(stdin, "standard input")
         else:
             try:
                 opened = open(name, "rb")  # noqa: SIM115, PTH123 - closed below; a name as the operator gave it
             except OSError as error:
                 raise InputError(f"{name}: {error.strerror}") from error
             with opened:
-                yield from lines_of(opened, name)
+                yield from _batches(opened, name)
 
 
 def lines_of(opened: BinaryIO, name: str) -> Iterator[bytes]:
-    """The lines of one input, see `lines`.
+    """The lines of one input, see `batches`.
 
     Raises:
         InputError: it cannot be read or unpacked.
     """
+    for batch in _batches(opened, name):
+        yield from batch
+
+
+def _batches(opened: BinaryIO, name: str) -> Iterator[list[bytes]]:
+    begun: list[bytes] = []
     try:
-        yield from _lines(opened)
+        stream = _unpacked(opened)
+        while chunk := stream.read1(_CHUNK_BYTES):
+            *whole, rest = chunk.split(b"\n")
+            if whole:
+                whole[0] = b"".join([*begun, whole[0]])
+                begun = []
+                yield whole
+            if rest:
+                begun.append(rest)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{name}: the gzip data is cut off or damaged: {error}") from error
     except OSError as error:
         raise InputError(f"{name}: {error.strerror}") from error
+    if begun:
+        yield [b"".join(begun)]
 
 
-def _lines(opened: BinaryIO) -> Iterator[bytes]:
-    stream = _unpacked(opened)
-    rest = b""
-    while chunk := stream.read(_CHUNK_BYTES):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest
-
-
-def _unpacked(opened: BinaryIO) -> BinaryIO:
+def _unpacked(opened: BinaryIO) -> io.BufferedReader | gzip.GzipFile:
     """The stream itself, or what is packed in it where it begins as gzip does."""
-    buffered = opened if isinstance(opened, io.BufferedReader) else io.BufferedReader(opened)  # type: ignore[type-var]
-    return gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == _GZIP else buffered  # type: ignore[return-value]
+    buffered = opened if isinstance(opened, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", opened))
+    return gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == _GZIP else buffered

@@ -9,9 +9,10 @@ Knows lines as bytes and digests of four readings of them, from the loosest to t
 | `ordered` | names in their order |
 | `written` | the line's bytes |
 
-A row a line goes into a SQLite database that nobody else sees (84 bytes or so) and the line itself into a file beside it;
-SQLite's sorter, which works on disk, brings equal values together. So memory does not depend on the number of lines, and
-the disk below `directory` needs the size of both sides, unpacked, and 200 bytes a line. Both vanish with the process.
+A row a line goes into a SQLite database that nobody else sees and the line itself into a file beside it; SQLite's
+sorter, which works on disk, brings equal values together. So memory does not depend on the number of lines, and the
+disks (`directory`, and $TMPDIR or /var/tmp, where SQLite sorts) need the size of both sides, unpacked, and some 250
+bytes a line. All of it is gone when the comparison ends.
 """
 
 from __future__ import annotations
@@ -20,17 +21,21 @@ import hashlib
 import json
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
 OLD, NEW = 0, 1
 _BATCH_LINES = 10_000
+_LINES = """CREATE TABLE line (
+    side INTEGER, flavor INTEGER, value BLOB, plain BLOB, ordered BLOB, written BLOB,
+    start INTEGER, length INTEGER, place TEXT
+)"""
 
 Normaliser = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -79,7 +84,7 @@ def decoded(line: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """The JSON value of a line, `NotJson` for what is none; bytes that are no UTF-8 become surrogates."""
     try:
         return msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     try:
         return json.loads(line.decode("utf-8", "surrogateescape"))
@@ -131,8 +136,7 @@ class Multisets:
             "PRAGMA journal_mode = OFF",
             "PRAGMA synchronous = OFF",
             "PRAGMA cache_size = -32768",
-            "CREATE TABLE line (side INTEGER, flavor INTEGER, value BLOB, plain BLOB, ordered BLOB, written BLOB,"
-            " start INTEGER, length INTEGER, place TEXT)",
+            _LINES,
             "CREATE TABLE seen (side INTEGER, identity BLOB, PRIMARY KEY (side, identity)) WITHOUT ROWID",
             "BEGIN",
         ):
@@ -217,7 +221,7 @@ class Multisets:
             " MIN(CASE side WHEN 0 THEN rowid END), MIN(CASE side WHEN 1 THEN rowid END)"
             " FROM line GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
         )
-        for (number, _), group in groupby(rows, key=lambda row: row[:2]):
+        for (number, _), group in groupby((_Row(*row) for row in rows), key=lambda row: row[:2]):
             _match(names[number], list(group), found[names[number]], surplus, examples)
         return found
 
@@ -230,20 +234,31 @@ class Multisets:
         return self._spool.read(length), place
 
 
-_Row = tuple[int, bytes, bytes | None, bytes, bytes, int, int, int | None, int | None]
+class _Row(NamedTuple):
+    """One spelling of a value: how often each side has it, and one line of each."""
+
+    flavor: int
+    value: bytes
+    plain: bytes | None
+    ordered: bytes
+    written: bytes
+    old: int
+    new: int
+    old_row: int | None
+    new_row: int | None
 
 
-def _match(
-    flavor: str, rows: list[_Row], found: Matched, surplus: Callable[[Surplus], None], examples: int
-) -> None:
-    """One value: `rows` are its spellings, with how often each side has them and one line of each."""
-    old, new = sum(row[5] for row in rows), sum(row[6] for row in rows)
+def _match(flavor: str, rows: list[_Row], found: Matched, surplus: Callable[[Surplus], None], examples: int) -> None:
+    """One value: `rows` are its spellings."""
+    old, new = sum(row.old for row in rows), sum(row.new for row in rows)
     same = min(old, new)
     found.lines += same
-    if old != new:
-        side = OLD if old > new else NEW
-        row = next(row[7 + side] for row in rows if row[5 + side] > row[6 - side])
-        surplus(Surplus(flavor, side, abs(old - new), row or 0))
+    if old > new:
+        row = next(row.old_row for row in rows if row.old > row.new)
+        surplus(Surplus(flavor, OLD, old - new, row or 0))
+    elif new > old:
+        row = next(row.new_row for row in rows if row.new > row.old)
+        surplus(Surplus(flavor, NEW, new - old, row or 0))
     for name, columns in (("normalised", slice(2, 3)), ("order", slice(2, 4)), ("spelling", slice(2, 5))):
         alike = _alike(rows, columns)
         if alike < same:
@@ -257,18 +272,15 @@ def _match(
 def _alike(rows: list[_Row], columns: slice) -> int:
     """How many lines of both sides agree in these columns too."""
     if len(rows) == 1:
-        return min(rows[0][5], rows[0][6])
-    return sum(
-        min(sum(row[5] for row in group), sum(row[6] for row in group))
-        for _, kept in groupby(rows, key=lambda row: row[columns])
-        for group in [list(kept)]
-    )
+        return min(rows[0].old, rows[0].new)
+    groups = (list(group) for _, group in groupby(rows, key=lambda row: row[columns]))
+    return sum(min(sum(row.old for row in group), sum(row.new for row in group)) for group in groups)
 
 
 def _pair(rows: list[_Row], columns: slice) -> tuple[int, int] | None:
     """One line of each side that do not agree in these columns."""
     for one in rows:
         for other in rows:
-            if one[7] and other[8] and one[columns] != other[columns]:
-                return one[7], other[8]
+            if one.old_row and other.new_row and one[columns] != other[columns]:
+                return one.old_row, other.new_row
     return None

@@ -1,11 +1,11 @@
-"""Outputs: what a collector wrote, line by line with its flavor: log files, directories of them, Kafka topics. Blocking.
+"""Outputs: what a collector wrote, line by line with its flavor: log files, directories of them, topics. Blocking.
 
 Knows where lines are and not what they mean. A source is written `PATH`, `topic:NAME`, or either behind `FLAVOR=`. The
 flavor of a file below a directory is the directory's first part below it, or its own name without suffix and date:
 `log/gr/2026-12-31.log`, `log/gr.log` and `log/gr-2026-12-31.log.gz` are all gr's. Of a message it is the header
 `scratchd-flavor`. Where nothing says it, it is empty.
 
-A message that came more than once (same `scratchd-id`) is told by its `identity`, as Kafka has every line at least once.
+A message that came more than once (same `scratchd-id`) is told by its `identity`: Kafka has every line at least once.
 """
 
 from __future__ import annotations

@@ -6,13 +6,13 @@ without `=` has nil, a name without a letter is dropped, and malformed escapes o
 request. docs/replay.md has the table. Given only what each side wrote, both objects are *flattened*: a name becomes the
 path of its parts without brackets, `a[b][]` the path `a[b]`, and keeps its last value, since the last one is all that
 `query.repeated: last` keeps; `;` separates on both sides; nil is the empty string; a run of what is no text is one
-U+FFFD. So for every query that Rack takes, `read(legacy).values == read(scratchd).values`, except where names contradict
-each other: what comes of `a[b]=1&a=2` depends on an order that is not there any more. There the *root* of the path, `a`,
-is *unsure*, and its values are not compared (`Reading.sure`).
+U+FFFD. So for every query that Rack takes, `read(legacy).values == read(scratchd).values`, except where names
+contradict each other: what comes of `a[b]=1&a=2` depends on an order that is not there any more. There the *root* of
+the path, `a`, is *unsure*, and its values are not compared (`Reading.sure`).
 
 What Rack refuses is in scratchd's output and not in the other one: `Reading.refused_by` says why that may be. Under
-`query.repeated: last` a value that another one replaced is gone, and with it what Rack may have found in it: such a line
-stays a difference, and `scratchd replay --differing` tells its request.
+`query.repeated: last` a value that another one replaced is gone, and with it what Rack may have found in it: such a
+line stays a difference, and `scratchd replay --differing` tells its request.
 """
 
 from __future__ import annotations

@@ -9,16 +9,16 @@ Three formats are told apart line by line, so that one replay may read any mixtu
   Apache's `vhost_combined`) or as a last quoted field (`… "$http_user_agent" "$host"`). nginx writes bytes as `\xXX`.
 - Plain: `GET /track?a=1 www.example.gr`, with or without `HTTP/1.1` before the host. It has no time.
 
-What would not be one request on the wire is malformed, so that no log can smuggle a second one: a target is of the bytes
-that have a place in one (0x21-0x7E, and bytes from 0x80, which old clients send raw), a host is a name, an address and a
-port. A request line that HAProxy or nginx logged as broken (`<BADREQ>`, `\x16\x03\x01`) is malformed too.
+What would not be one request on the wire is malformed, so that no log can smuggle a second one: a target is of the
+bytes that have a place in one (0x21-0x7E, and bytes from 0x80, which old clients send raw), a host is a name or an
+address, perhaps with a port. A request line that HAProxy or nginx logged as broken (`<BADREQ>`, `\x16\x03\x01`) is
+malformed too.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -130,6 +130,3 @@ def _request(line: bytes, host: bytes | None, client: bytes, time_s: float | Non
     if host is not None and _HOST.fullmatch(host) is None:
         raise MalformedError(f'"{shown(host)}" is not a host')
     return Request(method, target, host, client, time_s)
-
-
-Parser = Callable[[bytes], Request]

@@ -138,10 +138,11 @@ class Topics:
         """Like `read`, but every message that has a value, whoever wrote it."""
         for raw in self._read(topic, spans, count):
             headers = dict(raw.headers() or [])
-            flavor, identity = (headers.get(name) or b"" for name in ("scratchd-flavor", "scratchd-id"))
+            flavor, identity = (
+                (headers.get(name) or b"").decode("utf-8", "replace") for name in ("scratchd-flavor", "scratchd-id")
+            )
             if (value := raw.value()) is not None:
-                names = (text.decode("utf-8", "replace") for text in (flavor, identity))
-                yield AnyMessage(raw.partition(), raw.offset(), *names, value)
+                yield AnyMessage(raw.partition(), raw.offset(), flavor, identity, value)
 
     def _read(self, topic: str, spans: Spans, count: Callable[[int], None]) -> Iterator[Any]:
         left = {partition: high for partition, (low, high) in spans.items() if low < high}

@@ -7,9 +7,9 @@ Start it with
 
 and it says `listening on 127.0.0.1:9100` on standard output once it takes connections (port 0: any free one). It needs
 nothing but Python's standard library. `GET /track?…` with a tenant's host is answered with a GIF after its parameters
-were appended to `DIRECTORY/TENANT.log`, one JSON object a line; bytes that are no UTF-8 stay as they are, as with Ruby's
-quick encoders. Without `--tenant` every host is of the tenant `any`. Rack's errors are 400, an unknown host or path is
-404, `HEAD` writes nothing.
+were appended to `DIRECTORY/TENANT.log`, one JSON object a line; bytes that are no UTF-8 stay as they are, as with
+Ruby's quick encoders. Without `--tenant` every host is of the tenant `any`. Rack's errors are 400, an unknown host or
+path is 404, `HEAD` writes nothing.
 
 `GET /health/ready` is 200, or 503 while it is switched to be unready. Switches, on the command line or at run time by
 `POST /control?fail=0.1&slow=0.5`, which answers with all of them (as does `GET /control`) and the counts so far:
@@ -98,15 +98,15 @@ def _nested(parameters: dict[str, Any], name: str, value: str | None, depth: int
         return None
     if not rest and key == "[]":
         return [value]
-    return _descend(parameters, key, rest, value, depth, name)
+    if rest == "[":  # Rack keeps such a name as it came
+        key, rest = name, ""
+    return _descend(parameters, key, rest, value, depth)
 
 
-def _descend(
-    parameters: dict[str, Any], key: str, rest: str, value: str | None, depth: int, name: str | None = None
-) -> dict[str, Any]:
+def _descend(parameters: dict[str, Any], key: str, rest: str, value: str | None, depth: int) -> dict[str, Any]:
     """Sets `key` to what `rest` makes of `value`."""
     if rest in ("", "["):
-        parameters[key if not rest else name or key + rest] = value
+        parameters[key + rest] = value
     elif rest.startswith("[]"):
         items = _present(parameters, key, [])
         inner = rest[2:]
@@ -222,9 +222,7 @@ class Legacy:
 
 
 def _answer(start_response: StartResponse, status: HTTPStatus, body: bytes, kind: str = "text/plain") -> list[bytes]:
-    start_response(
-        f"{status.value} {status.phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))]
-    )
+    start_response(f"{status.value} {status.phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
 
 
@@ -258,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_GET
+    do_HEAD = do_POST = do_GET  # noqa: N815 - the base's names
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base
         """Nothing: the tenants' logs are the log."""
@@ -280,7 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Stands in for a legacy application on Rack.")
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     parser.add_argument("--directory", type=Path, required=True, help="for a log a tenant")
-    parser.add_argument("--tenant", action="append", default=[], metavar="NAME=HOST", help="several; host * is any other")
+    parser.add_argument(
+        "--tenant", action="append", default=[], metavar="NAME=HOST", help="several; host * is any other"
+    )
     parser.add_argument("--separators", default="&", help="of parameters: & (Rack 3) or &; (before)")
     for switch in ("fail", "lose", "slow", "ready"):
         parser.add_argument(f"--{switch}", type=float, help="see the module's docstring")
