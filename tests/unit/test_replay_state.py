@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -124,10 +123,10 @@ def test_another_file_is_refused_and_stays(tmp_path: Path, content: bytes, why: 
 
 
 def test_nothing_is_kept_without_a_path() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     state = opened(None)
     state.begin(1, 0)
     state.done(1, 0)
     state.finish()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     state.close()
