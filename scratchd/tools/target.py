@@ -207,7 +207,7 @@ class Worker:
         try:
             connection = _Connection(await trio.open_tcp_stream(self._url.host, self._url.port))
         except OSError as error:
-            raise Failed("refused" if "refused" in str(error.__cause__ or error) else str(error)) from error
+            raise Failed(_word(error)) from error
         return await self._attempt(connection, wire)
 
     async def _attempt(self, connection: _Connection, wire: Wire) -> int:
@@ -275,3 +275,14 @@ class Target:
                 await self._handle(wire, worker)
         finally:
             await worker.close()
+
+
+def _word(error: BaseException) -> str:
+    """Why there is no connection; trio keeps what each address said behind its own words."""
+    causes = (
+        error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else (error.__cause__ or error,)
+    )
+    first = causes[0]
+    if isinstance(first, ConnectionRefusedError):
+        return "refused"
+    return (isinstance(first, OSError) and first.strerror) or str(first)

@@ -32,7 +32,7 @@ PIECES = (
 QUERIES = st.lists(st.sampled_from(PIECES), min_size=1, max_size=14).map("".join)
 SEPARATORS = st.sampled_from(["-", "&;"])
 SETTINGS = hypothesis.settings(
-    max_examples=2000,
+    max_examples=500,
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )

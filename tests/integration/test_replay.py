@@ -116,7 +116,7 @@ def test_twenty_thousand_logged_requests_differ_as_rack_makes_them(
     hosts = [source.choice(["gr.test", "de.test"]) for _ in queries]
     pairs = enumerate(zip(queries, hosts, strict=True))
     lines = [haproxy_line(number, query.format(n=number), host) for number, (query, host) in pairs]
-    lines[100:100] = ["an odd line\n", haproxy_line(0, "", "gr.test").replace("?", "")]
+    lines[100:100] = ["odd\n", haproxy_line(0, "", "gr.test").replace("?", "")]
     (tmp_path / "log.gz").write_bytes(gzip.compress("".join(lines).encode(), 1))
 
     differing = tmp_path / "differing"
@@ -124,7 +124,7 @@ def test_twenty_thousand_logged_requests_differ_as_rack_makes_them(
     summary = replayed(str(tmp_path / "log.gz"), *targets, "--rate", "1000000", "--differing", str(differing))
     refused = sum(RACKS.get(query) == "refused" for query in queries)
     assert summary["malformed_examples"] == [
-        "line 101: neither HAProxy's HTTP format nor nginx's combined nor METHOD TARGET HOST: an odd line"
+        "line 101: neither HAProxy's HTTP format nor nginx's combined nor METHOD TARGET HOST: odd"
     ]
     assert [target["statuses"] for target in summary["targets"]] == [
         {"200": 20_001 - refused, "400": refused},
@@ -269,8 +269,8 @@ def test_what_was_in_flight_is_sent_again_if_asked(tmp_path: Path, start_legacy:
     wait_for(all_in_flight, 30, "three requests in flight")
     process.kill()
     process.wait()
-    run("replay", "--help")
-    with server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", legacy.url.rpartition(":")[2], legacy) as seen:
+    legacy.close()
+    with server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", int(legacy.url.rpartition(":")[2])) as seen:
         summary = json.loads(run(*arguments, "--json", "--resend"))
     assert summary["targets"][0]["statuses"] == {"200": 3}
     assert sorted(re.findall(rb"n=([0-9])", b"".join(seen))) == [b"1", b"2", b"3"]
@@ -279,14 +279,18 @@ def test_what_was_in_flight_is_sent_again_if_asked(tmp_path: Path, start_legacy:
 # Targets.
 
 
+class Heads(list[bytes]):
+    """What a server saw, at `url`."""
+
+    url = ""
+
+
 @contextmanager
-def server(answer: bytes, port: str = "0", instead_of: Legacy | None = None) -> Iterator[list[bytes]]:
-    """A server that gives each request the same bytes and closes where they say so; the heads that it saw."""
-    if instead_of:
-        instead_of.close()
-    listener = socket.create_server(("127.0.0.1", int(port)))
-    seen: list[bytes] = []
-    threads: list[threading.Thread] = []
+def server(answer: bytes, port: int = 0) -> Iterator[Heads]:
+    """A server that gives each request the same bytes and closes where they say so."""
+    listener = socket.create_server(("127.0.0.1", port))
+    seen, threads = Heads(), list[threading.Thread]()
+    seen.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     def converse(peer: socket.socket) -> None:
         with peer:
@@ -311,8 +315,6 @@ def server(answer: bytes, port: str = "0", instead_of: Legacy | None = None) -> 
 
     acceptor = threading.Thread(target=accept)
     acceptor.start()
-    seen_at = listener.getsockname()[1]
-    ADDRESSES[id(seen)] = f"http://127.0.0.1:{seen_at}"
     try:
         yield seen
     finally:
@@ -321,10 +323,6 @@ def server(answer: bytes, port: str = "0", instead_of: Legacy | None = None) -> 
         acceptor.join(10)
         for thread in threads:
             thread.join(10)
-
-
-ADDRESSES: dict[int, str] = {}
-"""Of the servers, by what they have seen."""
 
 
 @pytest.mark.parametrize(
@@ -352,7 +350,7 @@ ADDRESSES: dict[int, str] = {}
 )
 def test_any_answer_is_understood(answer: bytes, statuses: dict[str, int], failures: dict[str, int]) -> None:
     with server(answer) as seen:
-        arguments = ("-", "--to", ADDRESSES[id(seen)], "--rate", "1000", "--connections", "1", "--timeout", "5")
+        arguments = ("-", "--to", seen.url, "--rate", "1000", "--connections", "1", "--timeout", "5")
         failed = 5 if failures or "503" in statuses else 0
         summary = replayed(*arguments, stdin=numbered(5), status=1 if failed else 0)
     assert summary["targets"][0]["statuses"] == statuses
@@ -372,7 +370,7 @@ def test_any_answer_is_understood(answer: bytes, statuses: dict[str, int], failu
 )
 def test_the_host_chooses_the_flavor(options: Sequence[str], host: bytes) -> None:
     with server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as seen:
-        replayed("-", "--to", ADDRESSES[id(seen)], "--rate", "100", *options, stdin=numbered(1))
+        replayed("-", "--to", seen.url, "--rate", "100", *options, stdin=numbered(1))
     assert seen == [b"GET /track?n=1 HTTP/1.1\r\nHost: %s\r\nUser-Agent: scratchd-replay" % host]
 
 
@@ -381,13 +379,13 @@ def test_only_what_is_wanted_is_sent() -> None:
         b"%s gr.test\n" % line for line in (b"GET /track?a", b"HEAD /track?b", b"POST /track?c", b"GET /x?d")
     )
     with server(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as seen:
-        to = ("-", "--to", ADDRESSES[id(seen)], "--rate", "1000")
+        to = ("-", "--to", seen.url, "--rate", "1000")
         assert replayed(*to, "--path", "/track", stdin=log.replace(b"HEAD", b"GET"))["skipped"] == {
             "method POST": 1,
             "another path": 1,
         }
         assert len(seen) == 2
-        assert replayed(*to, "--method", "POST", "--limit", "2", stdin=log.partition(b"\n")[2][14 + 8 :])["lines"] == 2
+        assert replayed(*to, "--method", "POST", "--limit", "3", stdin=log)["targets"][0]["sent"] == 3
     assert b"POST /track?c HTTP/1.1\r\nHost: gr.test\r\nUser-Agent: scratchd-replay\r\nContent-Length: 0" in seen
 
 
