@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +36,7 @@ BAD_CONFIGURATION = 78
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; wrong usage exits with 2."""
-    chosen = _parser().parse_args(arguments)
+    chosen = command_line().parse_args(arguments)
     command = {
         "serve": _serve,
         "check": _check,
@@ -55,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Everything that can be said on the command line; the man pages and the completion are made from it."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--config", metavar="PATH", type=Path, help=f"configuration file (default: {DEFAULT_CONFIG})")
     common.add_argument("--instance", metavar="NAME", help="name of this instance, replaces the key `instance`")
@@ -126,7 +129,7 @@ def _add_replay(command: argparse.ArgumentParser) -> None:
         help="which of HAProxy's captured request headers is Host (default: 1, the first; 0: none)",
     )
     add("--forwarded-for", action="store_true", help="send the log's client addresses as X-Forwarded-For")
-    add("--path", metavar="PATH", help="only requests with this path")
+    add("--path", metavar="/PATH", help="only requests with this path")
     add("--method", metavar="NAME", action="append", default=[], help="send this method too, not only GET and HEAD")
     add("--limit", metavar="N", type=_count, help="send at most so many requests")
     add("--connections", metavar="N", type=_count, default=64, help="to each target, at most (default: 64)")
@@ -203,20 +206,43 @@ def _load(chosen: argparse.Namespace, *, default_if_missing: bool = False) -> Co
     """The configuration, None after its errors were printed."""
     from scratchd import config  # noqa: PLC0415 - see the module's docstring
 
-    path: Path = getattr(chosen, "config", DEFAULT_CONFIG)
+    path = _path(chosen)
     if default_if_missing and not hasattr(chosen, "config") and not path.exists():
         return config.Config(flavors=(config.Flavor(name="any", hosts=("*",)),))
     try:
-        return config.load(path, instance=getattr(chosen, "instance", None))
+        return _read(chosen)
     except config.ConfigError as error:
         for line in error.errors:
             print(line, file=sys.stderr)
         return None
 
 
+def _path(chosen: argparse.Namespace) -> Path:
+    path: Path = getattr(chosen, "config", DEFAULT_CONFIG)
+    return path
+
+
+def _read(chosen: argparse.Namespace) -> Config:
+    from scratchd import config  # noqa: PLC0415 - see the module's docstring
+
+    return config.load(_path(chosen), instance=getattr(chosen, "instance", None))
+
+
+def _has_credentials(loaded: Config, command: str) -> bool:
+    """Whether every credential for Kafka is there; says which are not."""
+    from scratchd.config import credentials  # noqa: PLC0415 - the same
+
+    missing = credentials.resolve(loaded.kafka.librdkafka).missing
+    for name, why in missing.items():
+        print(f"scratchd {command}: kafka.librdkafka.{name}: {why}", file=sys.stderr)
+    return not missing
+
+
 def _serve(chosen: argparse.Namespace) -> int:
+    # Until the service heeds it, a reload that comes early must not end the process: it has not read anything yet.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     loaded = _load(chosen)
-    if loaded is None:
+    if loaded is None or (loaded.kafka.enabled and not _has_credentials(loaded, "serve")):
         return BAD_CONFIGURATION
     # HTTP/2's tables take 12 MB for a moment while they are imported. Before everything else: the rest then uses what
     # they leave, and the process' peak stays below what it needs anyway.
@@ -226,7 +252,7 @@ def _serve(chosen: argparse.Namespace) -> int:
 
     memory.share_one_arena()
     log.configure(loaded.log.level)
-    return OK if service.run(loaded) else FAILED
+    return OK if service.run(loaded, functools.partial(_read, chosen)) else FAILED
 
 
 def _check(chosen: argparse.Namespace) -> int:
@@ -275,6 +301,8 @@ def _backfill(chosen: argparse.Namespace) -> int:
         return BAD_CONFIGURATION
     if not loaded.kafka.bootstrap_servers:
         print("scratchd backfill: kafka.bootstrap_servers is empty: there are no topics to read", file=sys.stderr)
+        return BAD_CONFIGURATION
+    if not _has_credentials(loaded, "backfill"):
         return BAD_CONFIGURATION
     from scratchd.tools import backfill  # noqa: PLC0415 - the same
 
@@ -344,6 +372,8 @@ def _compare(chosen: argparse.Namespace) -> int:
             return BAD_CONFIGURATION
         if not loaded.kafka.bootstrap_servers:
             print("scratchd compare: kafka.bootstrap_servers is empty: there are no topics to read", file=sys.stderr)
+            return BAD_CONFIGURATION
+        if not _has_credentials(loaded, "compare"):
             return BAD_CONFIGURATION
     ignored = frozenset(chosen.ignore)
     order = compare.Order(old, new, chosen.legacy, ignored, chosen.strict, chosen.examples, chosen.work)

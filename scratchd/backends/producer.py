@@ -4,9 +4,9 @@ The only module that knows confluent-kafka, and so the only one where Kafka's er
 no journal and no order of lines.
 
 librdkafka connects, retries and reconnects by itself, on threads of its own. What it has to say comes in `poll`, on the
-loop: delivery reports, errors and its log. In an outage it says the same many times a second, so complaints are counted
-each and logged once in ten seconds by kind. Messages that are in flight then fail with nothing, they wait; that some
-broker answers or none is told to whoever asked (`Producer.watchers`).
+loop: delivery reports, errors, its log, and every few seconds its statistics. In an outage it says the same many times
+a second, so complaints are counted each and logged once in ten seconds by kind. Messages that are in flight then fail
+with nothing, they wait; that some broker answers or none is told to whoever asked (`Producer.watchers`).
 
 An error is fatal when an idempotent producer cannot keep its promises any more: the broker refuses it the right to be
 one, or the sequence of a partition is broken. Every later `produce` fails then, until `renew`.
@@ -19,10 +19,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import trio
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, libversion
 from confluent_kafka import Producer as ConfluentProducer
 
+from scratchd.backends import brokers
 from scratchd.backends.contract import BackendError
 from scratchd.log import Log
 from scratchd.stats import BackendStats, iso_time
@@ -61,11 +63,12 @@ class Producer:
 
     Args:
         settings: its properties, brokers included, callbacks not.
-        topic: one that is written to anyway, for asking whether brokers answer.
         clock_ms: the wall clock, for the time of an error.
+        conceal: cuts secrets out of what librdkafka says.
         make: makes the producer of confluent-kafka, or what stands for it in tests.
 
     Attributes:
+        topic: one that is written to anyway, for asking whether brokers answer.
         fatal: why it can do nothing any more, until `renew`.
         awaited: how many messages have no report yet.
         reachable: whether some broker answers, as far as is known.
@@ -80,17 +83,19 @@ class Producer:
         stats: BackendStats,
         log: Log,
         clock_ms: Callable[[], int],
+        conceal: Callable[[str], str] = str,
         make: Callable[..., Any] = ConfluentProducer,
     ) -> None:
         self.fatal: BackendError | None = None
         self.awaited = 0
         self.reachable = True
         self.watchers: set[Callable[[], None]] = set()
-        self._settings = {**settings, "error_cb": self._on_error}
-        self._topic = topic
+        self._settings = {**settings, "error_cb": self._on_error, "stats_cb": self._on_statistics}
+        self.topic = topic
         self._stats = stats
         self._log = log
         self._clock_ms = clock_ms
+        self._conceal = conceal
         self._make = make
         self._producer: Any = None
         self._library_logger = log.logger.getChild("librdkafka")
@@ -156,6 +161,7 @@ class Producer:
 
     def complain(self, flavor: str, failed: BackendError, message: str) -> None:
         """Counts an error, and logs it where none of its kind was logged for a while."""
+        failed = BackendError(failed.kind, self._conceal(failed.message))
         self._stats.failed(iso_time(self._clock_ms()), flavor, failed.kind, failed.message)
         if self._is_due(f"{flavor} {failed.kind}"):
             where = {"flavor": flavor} if flavor else {}
@@ -192,7 +198,7 @@ class Producer:
 
     def _answers(self) -> bool:
         try:
-            self._producer.list_topics(self._topic, timeout=PROBE_TIMEOUT_S)
+            self._producer.list_topics(self.topic, timeout=PROBE_TIMEOUT_S)
         except KafkaException:
             return False
         return True
@@ -214,9 +220,18 @@ class Producer:
             self._last_broker = error.str()
         self.complain("", failed, "librdkafka reports")
 
+    def _on_statistics(self, report: str) -> None:
+        """Takes librdkafka's statistics, every `statistics.interval.ms`."""
+        try:
+            self._stats.producer = brokers.parse(report, self._clock_ms())
+        except msgspec.DecodeError as error:
+            unread = f"librdkafka's statistics are not as expected: {error}"
+            self.complain("", BackendError("statistics", unread), "no figures of the brokers")
+
     def _is_news(self, record: logging.LogRecord) -> bool:
         """Whether a line of librdkafka's own log is to be kept."""
-        facility = record.getMessage().partition(" ")[0]
+        record.msg, record.args = self._conceal(record.getMessage()), ()
+        facility = record.msg.partition(" ")[0]
         # A failed connection comes to `_on_error` as well.
         return facility != "FAIL" and self._is_due(f"log {facility}")
 
@@ -227,6 +242,12 @@ class Producer:
             return False
         self._complained_at[complaint] = now
         return True
+
+
+def library_version() -> str:
+    """The version of librdkafka."""
+    version: str = libversion()[0]
+    return version
 
 
 def refusal(error: Any) -> str | None:  # noqa: ANN401 - KafkaError, untyped in Debian 13's version

@@ -1,8 +1,9 @@
 """Debian 13: a root directory with that release's Python and libraries, and running programs in it.
 
-Owns the tree below `.cache/`, made once by mmdebstrap and only ever read, and the command that enters it; knows nothing
-of what is run there. Root enters by a mount namespace of its own; anyone else by a user namespace in which he is root
-(which Debian allows). What is written inside lands in memory and is gone with the program.
+Owns the trees below `.cache/`, one for each list of packages, made once by mmdebstrap and only ever read, and the
+command that enters one; knows nothing of what is run there. Root enters by a mount namespace of its own; anyone else by
+a user namespace in which he is root (which Debian allows). What is written inside lands in memory and is gone with the
+program.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ SUITE = "trixie"
 PACKAGES = (
     "python3",
     "tzdata",
+    "haproxy",  # the edge, as Debian 13 has it
     # What scratchd runs with.
     "python3-trio",
     "python3-hypercorn",
