@@ -98,7 +98,10 @@ class Sorter:
         return self._found
 
     def _values(self, left: _Left, ignored: frozenset[str]) -> Any:  # noqa: ANN401 - any JSON value
-        value = decoded(self._line(left.row))
+        line = self._line(left.row)
+        value = decoded(line)
+        if value is NotJson:
+            return line.decode("utf-8", "surrogateescape")
         if isinstance(value, dict):
             return {name: child for name, child in value.items() if name not in ignored}
         return value
@@ -191,7 +194,7 @@ def _agreeing(values: Mapping[str, Any], others: Mapping[str, Any]) -> int:
 
 def _folded(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """The same for values that differ in nothing but characters outside ASCII, malformed bytes among them."""
-    text = repr(value) if value is NotJson else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return digest(_NOT_ASCII.sub("\ufffd", text).encode())
 
 

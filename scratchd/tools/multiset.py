@@ -86,9 +86,11 @@ def decoded(line: bytes) -> Any:  # noqa: ANN401 - any JSON value
         return msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
+    except RecursionError:
+        return NotJson
     try:
         return json.loads(line.decode("utf-8", "surrogateescape"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return NotJson
 
 

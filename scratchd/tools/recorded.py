@@ -47,11 +47,11 @@ class MalformedError(ValueError):
 
 _HAPROXY = re.compile(
     rb"(?:^|[\s])(?P<client>[^\s]+):[0-9]+ \[(?P<time>[0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:[0-9:]{8}\.[0-9]{3})\] "
-    rb'.*? [-+0-9]+/[-+0-9/]+ (?P<captures>(?:\{[^"]*\} )*)"(?P<request>[^"]*)(?P<quote>"?)'
+    rb'.*? [-+0-9]+/[-+0-9/]+ (?P<captures>(?:\{[^"]*\} ){0,2})"(?P<request>[^"]*)(?P<quote>"?)'
 )
 _NGINX = re.compile(
     rb"(?:(?P<before>[^\s\"]+) )?(?P<client>[^\s\"]+) [^\s]+ [^\"\[]+ ?\[(?P<time>[^\]]+)\] "
-    rb'"(?P<request>[^"]*)" [0-9-]+ [0-9-]+(?P<rest>.*)'
+    rb'"(?P<request>(?:[^"\\]|\\.)*)" [0-9-]+ [0-9-]+(?P<rest>.*)'
 )
 _QUOTED = re.compile(rb'"([^"]*)"')
 _PLAIN = re.compile(rb"(?P<request>[A-Za-z]+ [^\s]+(?: HTTP/[0-9.]+)?)\s+(?P<host>[^\s]+)\s*")
@@ -97,20 +97,25 @@ def _haproxy(match: re.Match[bytes], haproxy_host: int) -> Request:
     captured = match["captures"].partition(b"} ")[0].lstrip(b"{").split(b"|")
     host = captured[haproxy_host - 1] if 0 < haproxy_host <= len(captured) else b""
     line, host = (_HEX_OF_HAPROXY.sub(_byte, text) for text in (match["request"], host))
-    time = datetime.datetime.strptime(match["time"].decode(), "%d/%b/%Y:%H:%M:%S.%f").replace(tzinfo=datetime.UTC)
-    return _request(line, host or None, match["client"], time.timestamp())
+    # It has no zone; only what lies between two of them matters.
+    time_s = _time_s(match["time"] + b" +0000", "%d/%b/%Y:%H:%M:%S.%f %z")
+    return _request(line, host or None, match["client"], time_s)
 
 
 def _nginx(match: re.Match[bytes]) -> Request:
     # Quoted fields behind the size: referrer, user agent, and in the format that carries it the host.
     quoted = _QUOTED.findall(match["rest"].replace(b'\\"', b"\\x22"))
     host = match["before"] or (quoted[2] if len(quoted) > 2 else None)
-    try:
-        time = datetime.datetime.strptime(match["time"].decode("latin-1"), "%d/%b/%Y:%H:%M:%S %z")
-    except ValueError as error:
-        raise MalformedError(f"the time is not like 10/Oct/2026:13:55:36 +0000: {shown(match['time'])}") from error
     request = _HEX_OF_NGINX.sub(_byte, match["request"])
-    return _request(request, None if host == b"-" else host, match["client"], time.timestamp())
+    time_s = _time_s(match["time"], "%d/%b/%Y:%H:%M:%S %z")
+    return _request(request, None if host == b"-" else host, match["client"], time_s)
+
+
+def _time_s(text: bytes, form: str) -> float:
+    try:
+        return datetime.datetime.strptime(text.decode("latin-1"), form).timestamp()  # noqa: DTZ007 - both forms have it
+    except ValueError as error:
+        raise MalformedError(f"the time is not like 10/Oct/2026:13:55:36 +0000: {shown(text)}") from error
 
 
 def _byte(match: re.Match[bytes]) -> bytes:

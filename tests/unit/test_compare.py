@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scratchd.tools import compare
@@ -55,6 +55,8 @@ def of(tmp_path: Path, old: list[str], new: list[str], **options: Any) -> dict[s
         pytest.param(b'{"a": "\\u00e9"}\n', '{"a":"é"}\n'.encode(), {"spelling": 1}, id="spelling"),
         pytest.param(b'{"a": 1,"b":2}\n', b'{"b":2,"a":1}\n', {"order": 1}, id="order-and-spelling"),
         pytest.param(b"{\n{\n", b"{\n", {"missing": 1}, id="no-json"),
+        pytest.param(b"{\n", b"[\n", {"missing": 1, "extra": 1}, id="no-json-either"),
+        pytest.param(b"[" * 100_000, b"[]\n", {"missing": 1, "extra": 1}, id="nested-without-end"),
     ],
 )
 def test_differences_have_kinds(tmp_path: Path, old: bytes, new: bytes, expected: dict[str, int]) -> None:
@@ -81,6 +83,7 @@ def test_an_ignored_key_is_not_compared(tmp_path: Path) -> None:
 _LINES = st.lists(st.sampled_from([b'{"a":"1"}', b'{"a":"2"}', b'{"b":"1","a":"1"}', b'{"c":"1"}', b"!"]), max_size=12)
 
 
+@settings(max_examples=30)  # each makes files and databases
 @given(old=_LINES, new=_LINES)
 def test_counts_agree_with_those_of_multisets(
     tmp_path_factory: pytest.TempPathFactory, old: list[bytes], new: list[bytes]

@@ -54,6 +54,16 @@ TIME = 1770380054.0
             id="host-first",
         ),
         pytest.param(
+            NGINX % (b"gr.test ", b'GET /track?a=\\"b HTTP/1.1', b""),
+            Request(b"GET", b'/track?a="b', b"gr.test", b"10.0.1.2", TIME),
+            id="apache-escapes",
+        ),
+        pytest.param(
+            (HAPROXY % (b"{gr.test} {} ", b"GET /track?a=1 HTTP/1.1")) + b" tenant=gr side=old took_ms=3",
+            Request(b"GET", b"/track?a=1", b"gr.test", b"10.0.1.2", TIME + 0.655),
+            id="haproxy-as-on-our-edge",
+        ),
+        pytest.param(
             NGINX % (b"", b"GET /track?a=1 HTTP/2.0", b' "gr.test"'),
             Request(b"GET", b"/track?a=1", b"gr.test", b"10.0.1.2", TIME),
             id="host-last",
@@ -86,6 +96,9 @@ def test_haproxy_host_counts_captured_headers() -> None:
         pytest.param(b"GET /track user@gr.test", "is not a host", id="userinfo"),
         pytest.param(
             (NGINX % (b"", b"GET / HTTP/1.1", b"")).replace(b"+0000", b"later"), "the time is not like", id="time"
+        ),
+        pytest.param(
+            (HAPROXY % (b"", b"GET / HTTP/1.1")).replace(b"[06", b"[66"), "the time is not like", id="haproxy-time"
         ),
     ],
 )
