@@ -24,6 +24,7 @@ from commands import scratchd
 from daemon import SOURCE, Daemon
 from deadline import wait_for
 from kafka_client import Broker
+from wire import Connection
 
 FLAVORS = [{"name": "gr", "hosts": ["gr.test"]}, {"name": "de", "hosts": ["de.test"]}]
 TIMEOUT_S = 120
@@ -82,6 +83,36 @@ def replayed(*arguments: str, status: int = 0, stdin: bytes = b"") -> dict[str, 
 
 def url(daemon: Daemon) -> str:
     return f"http://{daemon.address}"
+
+
+# The stand-in's switches, which the rollout's tests use.
+
+
+def test_the_stand_in_fails_loses_and_is_unready_when_told_to(start_legacy: Callable[..., Legacy]) -> None:
+    legacy = start_legacy("--lose", "1")
+    with Connection(legacy.url.removeprefix("http://")) as connection:
+
+        def get(target: str, method: str = "GET") -> int:
+            return connection.get(target, "gr.test:80", method=method).status
+
+        def switches(query: str) -> dict[str, Any]:
+            answer = connection.get(f"/control?{query}", "localhost", "Content-Length: 0", method="POST")
+            document: dict[str, Any] = json.loads(answer.body)
+            return document
+
+        assert get("/track?lost=1") == 200
+        assert switches("lose=0&fail=1&ready=0")["fail"] == 1
+        assert get("/track?failed=1") == 500
+        assert get("/health/ready") == 503
+        switches("fail=0&ready=1")
+        assert get("/health/ready") == 200
+        assert get("/track?kept[]=1") == 200
+        assert get("/track?head=1", "HEAD") == 200
+        assert get("/track?a=1&a[b]=2") == 400
+        assert connection.get("/track?a=1", "unknown.test").status == 404
+        assert get("/other") == 404
+        assert switches("")["answers"] == {"200": 3, "400": 1, "404": 2, "500": 1}
+    assert (legacy.directory / "gr.log").read_bytes() == b'{"kept":["1"]}\n'
 
 
 # Old and new, compared.
