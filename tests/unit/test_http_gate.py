@@ -395,6 +395,44 @@ async def test_stopping_leaves_the_backlog_of_systemds_socket() -> None:
     assert room.stats.requests == {}
 
 
+async def test_stopping_serves_who_comes_to_systemds_socket_while_somebody_is_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    room = Room()
+    async with room.serving(inherited=True) as listening, await room.connect() as idle:
+        await idle.send_all(GET)
+        await idle.receive_some()
+        with listening.dup() as systemds:
+            room.gate.stop()
+            for _ in range(3):
+                ((status, fields, _),) = read(await room.ask(GET))
+                assert (status, fields["connection"]) == (200, "close")
+            assert autojump_clock.current_time() < 1
+            await idle.aclose()
+            await room.served.wait()
+            assert autojump_clock.current_time() < 1
+            with socket.create_connection(room.address), systemds.accept()[0] as waiting:
+                assert waiting
+
+
+async def test_stopping_lets_who_came_meanwhile_ask_once(autojump_clock: trio.testing.MockClock) -> None:
+    room = Room()
+    async with room.serving(inherited=True), await room.connect() as idle:
+        await idle.send_all(GET)
+        await idle.receive_some()
+        room.gate.stop()
+        async with await room.connect() as late:
+            await trio.sleep(1)
+            await idle.aclose()
+            await trio.sleep(1)
+            assert not room.served.is_set()  # late may still ask
+            await late.send_all(GET)
+            ((status, fields, _),) = read(await everything(late))
+            assert (status, fields["connection"]) == (200, "close")
+        await room.served.wait()
+    assert autojump_clock.current_time() < 3
+
+
 async def test_stopping_twice_is_stopping_once() -> None:
     room = Room()
     async with room.serving() as listening:
