@@ -22,9 +22,12 @@ descriptors are not for connections: without one the journal cannot sync, and ev
 Stopping has two halves. In the first, an answer closes its connection, an idle connection may send one more request,
 HTTP/2's clients are asked to go. A socket of our own is closed at once, so that whoever comes is refused and goes
 elsewhere; what waits in its backlog is taken first, since closing would reset them. From a socket that systemd keeps we
-go on accepting as long as anybody is here who came before: whoever comes would wait for them and for the next start
-otherwise. After `http.stop_timeout_s` / 2 nobody is read from any more. A quarter
-of the time later what is still open is cut off, which leaves the rest to the backends.
+go on accepting as long as anybody is here who came before, or whoever stops us has other things to wait for: whoever
+comes would wait for that too, beside the next start. After `http.stop_timeout_s` / 2 nobody is read from any more. A
+quarter of the time later what is still open is cut off, which leaves the rest to the backends.
+
+A new configuration is adopted between two turns. Open connections go on by it: limits count from the next head on, time
+limits from the next time that something is waited for.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import os
 import resource
 import select
 import socket
@@ -43,7 +47,7 @@ import trio
 from scratchd.config import Http
 from scratchd.http.answers import Answers, status
 from scratchd.http.client import Proxies
-from scratchd.http.connection import LINGER_BYTES, LINGER_S, RECEIVE_BYTES, Connection, peer_of
+from scratchd.http.connection import LINGER_BYTES, LINGER_S, RECEIVE_BYTES, Connection, has_input, peer_of
 from scratchd.http.conversation import Conversation, Http2, Pass, WithBody
 from scratchd.http.handover import Handover
 from scratchd.http.hot import Recogniser
@@ -157,12 +161,40 @@ class Gate:
         self._reads_end_s = math.inf
         # Who was here when stopping began, and has not gone.
         self._elders: set[_Client] = set()
-        # Often enough that no time limit is overdrawn by much more than a tenth.
-        shortest_s = min(config.head_timeout_s, config.write_timeout_s, config.keep_alive_s, config.stop_timeout_s / 4)
-        self._tick_s = min(0.5, max(0.01, shortest_s / 10))
+        self._until: trio.Event | None = None
+        self._tick_s = _tick_s(config)
+        self._asks_for_turn = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._asks_for_turn, select.EPOLLIN)
+        self._turned = trio.Event()
 
-    def stop(self) -> None:
-        """Lets `serve` return as soon as nothing is owed to anybody."""
+    def adopt(self, config: Http) -> None:
+        """Serves by this configuration, and by what the intake wants to know, from now on."""
+        self._config = config
+        self._proxies.adopt(config.trusted_proxies)
+        self._recogniser = None if self._intake.wants_client else Recogniser(config.max_head_bytes)
+        self._handover.adopt(config)
+        self._tick_s = _tick_s(config)
+        for client in self._clients.values():
+            client.conversation.adopt(self._recogniser, config.max_head_bytes)
+        self._accept_or_not()
+
+    async def turned(self) -> None:
+        """Returns once the task that serves has made a turn since the call: the sign that requests are answered.
+
+        When there is nobody left to be served it returns at once.
+        """
+        turned = self._turned
+        if self._asks_for_turn >= 0:
+            os.eventfd_write(self._asks_for_turn, 1)
+        await turned.wait()
+
+    def stop(self, until: trio.Event | None = None) -> None:
+        """Lets `serve` return as soon as nothing is owed to anybody.
+
+        Args:
+            until: when it is set, accepting may end, also where systemd keeps the socket; by default at once.
+        """
+        self._until = until
         if not self._stopping.is_set():
             self._reads_end_s = trio.current_time() + self._config.stop_timeout_s / 2
             self._elders.update(self._clients.values())
@@ -191,6 +223,8 @@ class Gate:
                 with trio.move_on_at(self._reads_end_s):
                     while self._elders or self._handed_over:
                         await self._left.park()
+                    if self._until is not None and self._listeners:
+                        await self._until.wait()
                 self._stop_accepting(inherited=True)
                 with trio.move_on_at(self._reads_end_s):
                     await self._all_closed()
@@ -202,6 +236,9 @@ class Gate:
             for client in list(self._clients.values()):
                 self._close(client)
             self._epoll.close()
+            os.close(self._asks_for_turn)
+            self._asks_for_turn = -1
+            self._turned.set()
 
     async def _all_closed(self) -> None:
         while self._clients or self._handed_over:
@@ -241,6 +278,8 @@ class Gate:
             if client is None:
                 if fd in self._listeners:
                     self._accept(self._listeners[fd])
+                elif fd == self._asks_for_turn:
+                    self._say_turned()
             elif client.waiting:
                 continue
             elif client.unsent:
@@ -252,6 +291,12 @@ class Gate:
             if len(self._requests) >= MAX_TURN_REQUESTS:
                 break
         self._ready = list(events)
+
+    def _say_turned(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it was ready for the turn before, and read by then
+            os.eventfd_read(self._asks_for_turn)
+        turned, self._turned = self._turned, trio.Event()
+        turned.set()
 
     async def _answer_when_settled(
         self, asked: list[tuple[_Client, Pass | None]], taken: Taken, since_s: float, tasks: trio.Nursery
@@ -471,7 +516,7 @@ class Gate:
     def _expire(self, client: _Client, tasks: trio.Nursery) -> None:
         if client.leaving is not None or client.unsent or client.has_more:
             self._close(client)
-        elif _has_input(client.socket):
+        elif has_input(client.socket):
             client.deadline_s = trio.current_time() + self._tick_s  # it came in time, and is read until then
         elif client.conversation.has_begun:
             turn = client.conversation.give_up(self._config.head_timeout_s)
@@ -567,12 +612,7 @@ class Gate:
                 continue  # that one is gone, which says nothing about the next
 
 
-def _has_input(sock: socket.socket) -> bool:
-    """Whether there is something to read, an end or an error included."""
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+def _tick_s(config: Http) -> float:
+    """How often time limits are looked at: no one is overdrawn by much more than a tenth."""
+    shortest_s = min(config.head_timeout_s, config.write_timeout_s, config.keep_alive_s, config.stop_timeout_s / 4)
+    return min(0.5, max(0.01, shortest_s / 10))

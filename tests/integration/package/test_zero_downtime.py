@@ -96,6 +96,7 @@ def test_what_the_old_version_journaled_the_new_one_persists(
             logs.with_name("elsewhere").rename(logs)
         state("an upgrade with a backlog", visitors.account)
         assert_no_failure(visitors.account)
+        assert visitors.account.longest_wait_s < 10, "they waited for a backend that is broken (http.stop_timeout_s)"
         _assert_all_there(collector, visitors.account)
         assert logs.stat().st_mode == mode
     finally:
