@@ -40,6 +40,7 @@ from scratchd.http.intake import Intake
 from scratchd.http.listen import ListenError, Listeners, listeners
 from scratchd.journal.flavor import JournalLockedError, locked
 from scratchd.journal.outlook import Outlook
+from scratchd.journal.recovery import NewerJournalError
 from scratchd.log import Log
 from scratchd.metrics import Metrics
 from scratchd.reload import Reloader, ReloadError
@@ -95,7 +96,7 @@ def _starting() -> Iterator[None]:
     """Turns what may be wrong with a machine into `StartError`."""
     try:
         yield
-    except (ListenError, JournalLockedError, CredentialError, OSError) as error:
+    except (ListenError, JournalLockedError, NewerJournalError, CredentialError, OSError) as error:
         raise StartError(str(error)) from error
 
 
@@ -221,7 +222,7 @@ class Service:
         async with parts.tenants.changing:
             try:
                 added = await parts.tenants.open_added(flavors)
-            except (ComebackError, OSError) as error:
+            except (ComebackError, NewerJournalError, OSError) as error:
                 raise ReloadError(str(error)) from error
             if self._stopping.is_set():
                 await parts.tenants.discard(added)

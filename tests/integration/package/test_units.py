@@ -171,8 +171,8 @@ def test_it_sees_and_writes_nothing_but_its_own(collector: Installed) -> None:
 
 def test_it_runs_on_a_root_file_system_that_is_read_only(installed: Installed) -> None:
     machine = installed.machine
-    # /var apart, as on an appliance; /etc, /usr and the rest cannot be written to by anybody. What has files open in the
-    # old /var begins anew.
+    # /var apart, as on an appliance; nobody can write to /etc, /usr and the rest. What has files open in the old /var
+    # begins anew.
     installed.systemctl("stop", *SOCKETS, SERVICE)
     machine.sh("mkdir /mnt/var && cp -a /var/. /mnt/var && mount --bind /mnt/var /var")
     installed.systemctl("restart", "systemd-journald.service")
