@@ -24,7 +24,8 @@ def logged(source: str) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             named = [level for part in ast.walk(node.value) if (level := _level(part))]
-            aliases |= {node.targets[0].id: level for level in named[-1:]}
+            if named:
+                aliases[node.targets[0].id] = named[-1]
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         level, message = _level(call.func), call.args[:1]
         if isinstance(call.func, ast.Name) and call.func.id in aliases:

@@ -114,7 +114,9 @@ def test_an_instance_says_how_it_is_at_its_own_place(collector: Installed) -> No
 
 
 def test_a_second_owner_of_an_instances_directory_is_refused(collector: Installed) -> None:
-    command = "timeout 20 runuser -u scratchd -- scratchd serve --instance 1"
-    done = collector.machine.attempt("sh", "-c", command)
+    elsewhere = {**CONFIG, "http": {"listen": ["127.0.0.1:9999"], "admin_listen": []}}
+    collector.machine.write("/etc/scratchd/second.json", json.dumps(elsewhere))
+    command = ("timeout", "20", "runuser", "-u", "scratchd", "--", "scratchd", "serve", "--instance", "1")
+    done = collector.machine.attempt(*command, "--config", "/etc/scratchd/second.json")
     assert done.returncode == 1
     assert "/var/lib/scratchd/1" in done.stderr

@@ -1,4 +1,4 @@
-"""docs/operate.md, done step by step as a new operator would: its own commands are run in order, as they stand there."""
+"""docs/operate.md, done step by step as a new operator would: its own commands run in order, as they stand in it."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_reload_adopts_flavors_limits_and_log_level_and_drops_no_connection(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"flavors": [{"name": "site", "hosts": ["*"]', "not JSON"),
+        ('{"flavors": [{"name": "site", "hosts": ["*"]', "line 1, column"),
         (
             '{"flavors": [{"name": "site", "hosts": ["*"]}], "http": {"max_hed_bytes": 1}}',
             'did you mean "max_head_bytes"',

@@ -17,6 +17,8 @@ SOCKETS = ("scratchd.socket", "scratchd-admin.socket")
 MOST_EXPOSED = 1.2
 """Of `systemd-analyze security`, from 0 to 10."""
 
+CAP_SYS_RESOURCE = 24
+
 CONFIG = {"flavors": [{"name": "site", "hosts": ["*"]}]}
 
 
@@ -149,7 +151,11 @@ def test_the_process_has_no_privilege_and_the_limits_of_its_unit(collector: Inst
     assert _limits(collector, pid, "Max open files") == (str(files), str(files))
     assert collector.state("LimitNOFILE") == {"LimitNOFILE": "65536"}
     assert _limits(collector, pid, "Max core file size") == ("0", "0")
-    assert collector.machine.run("cat", f"/proc/{pid}/oom_score_adj") == "-500\n"
+    assert collector.state("OOMScoreAdjust") == {"OOMScoreAdjust": "-500"}
+    # Only who may use more resources than others may be spared; not every machine that runs tests lets its root do so.
+    capable = int(re.findall(r"CapEff:\s+(\w+)", collector.machine.run("cat", "/proc/1/status"))[0], 16)
+    spared = "-500" if capable & 1 << CAP_SYS_RESOURCE else "0"
+    assert collector.machine.run("cat", f"/proc/{pid}/oom_score_adj").strip() == spared
     assert collector.state("Slice") == {"Slice": "scratchd.slice"}
 
 
@@ -244,7 +250,7 @@ def test_every_message_is_a_journal_entry_with_its_priority(collector: Installed
     collector.machine.run("chown", "root:root", "/var/log/scratchd/site")
     try:
         assert collector.get("/track?n=priority").status == 200
-        wait_for(lambda: any("backend failed" in line for line in collector.log()), what="an error")
+        wait_for(lambda: collector.stats()["backends"]["file"]["state"] == "backing_off", what="the backend waits")
     finally:
         collector.machine.run("chown", "scratchd:scratchd-logs", "/var/log/scratchd/site")
     collector.systemctl("reload", SERVICE)
