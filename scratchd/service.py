@@ -28,10 +28,12 @@ from scratchd.backends.file import FileBackend
 from scratchd.backends.supervisor import Feed
 from scratchd.config import Config, librdkafka
 from scratchd.flavors import Flavors
+from scratchd.history import History
 from scratchd.http.admin import Admin
 from scratchd.http.gate import Gate
 from scratchd.http.intake import Intake
 from scratchd.http.listen import ListenError, Listeners, listeners
+from scratchd.http.page import Page
 from scratchd.journal import cursor as journal_cursor
 from scratchd.journal.flavor import FlavorJournal, JournalLockedError, Limits, locked
 from scratchd.journal.outlook import Outlook
@@ -128,7 +130,10 @@ class Service:
 
     async def _serve(self, sockets: Listeners, background: trio.Nursery) -> None:
         config, stats = self._config, self._stats
-        admin = Admin(config.http, stats.document, Metrics(stats).render, self._readiness, Log("http"))
+        history = History(stats, time.monotonic)
+        background.start_soon(history.run)
+        page = Page(stats.document, history, self._readiness, lambda: datetime.datetime.now(datetime.UTC))
+        admin = Admin(config.http, stats.document, Metrics(stats).render, page, self._readiness, log=Log("http"))
         background.start_soon(admin.serve, sockets.admin)
         backends = await self._open_backends(background)
         feeds = await self._open_journals(backends, background)
