@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 BAR = 10
@@ -28,6 +28,14 @@ _SHAPES: Mapping[str, str] = MappingProxyType(
     }
 )
 
+_BADGES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "running": ("flowing", "running"),
+        "backing_off": ("trouble", "failing"),
+        "stopped": ("idle", "stopped"),
+    }
+)
+
 
 def text(value: object) -> str:
     """Any value as text between tags or in a quoted attribute; what is not printable is shown by its number."""
@@ -43,6 +51,11 @@ def shape(state: str) -> str:
 def badge(state: str, word: str) -> str:
     """A small shape with its word, in the state's colour: one of the page's, or `fine`."""
     return f'<span class="badge {state}">{shape(state)}{text(word)}</span>'
+
+
+def backend_badge(state: str) -> str:
+    """The badge of a backend in one of its states."""
+    return badge(*_BADGES[state])
 
 
 def sparkline(points: Sequence[float | None], spoken: str) -> str:
@@ -66,6 +79,15 @@ def sparkline(points: Sequence[float | None], spoken: str) -> str:
         f'<path class="ground" d="M0 {HEIGHT + 2}H{width}"/>'
         f'<path class="known" d="M{known * BAR} {HEIGHT + 2}H{width}"/></svg>'
     )
+
+
+def spoken(what: str, points: Sequence[float | None], shown: Callable[[float], str]) -> str:
+    """A sparkline in words."""
+    known = [point for point in points if point is not None]
+    if not known:
+        return f"{what}: nothing is known yet"
+    lowest, highest = shown(min(known)), shown(max(known))
+    return f"{what}, last {len(known)} min: now {shown(known[-1])}, lowest {lowest}, highest {highest}"
 
 
 def number(value: float) -> str:

@@ -74,8 +74,11 @@ class Hour:
                 feed.state = "backing_off"
                 feed.oldest_pending_ms = feed.oldest_pending_ms or self._clock_ms()
 
+    def now(self) -> datetime.datetime:
+        """The wall clock."""
+        return NOW - datetime.timedelta(seconds=SAMPLE_S * SAMPLES - self._seconds)
+
     def page(self, query: bytes = b"") -> str:
         """The status page now."""
-        now = NOW - datetime.timedelta(seconds=SAMPLE_S * SAMPLES - self._seconds)
-        page = Page(self.stats.document, self.history, lambda: self.word, lambda: now)
+        page = Page(self.stats.document, self.history, lambda: self.word, self.now)
         return "".join(page.pieces(query))
