@@ -15,10 +15,12 @@ A ?= main
 B ?= HEAD
 BENCH := PYTHONPATH=$(CURDIR):$(CURDIR)/tests/integration $(BIN)/python
 
-.PHONY: help run check test torture fuzz lint clean bench bench-compare bench-instances bench-steps flame
+SYSTEM_TESTS := $(wildcard $(addprefix tests/integration/,package rollout monitoring))
+
+.PHONY: help run check test test-system torture fuzz lint clean deb bench bench-compare bench-instances bench-steps flame
 
 help: ## what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 run: .venv/.run ## try it: files only, below ./var, http://127.0.0.1:9006
 	@mkdir -p var
@@ -42,7 +44,17 @@ lint: .venv/.dev
 test: ## everything: installs what it needs, then lint, types, unit and integration tests
 	@scripts/machine test
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/pytest -ra --durations=10 tests/unit tests/integration
+	$(BIN)/pytest -ra --durations=10 tests/unit tests/integration $(addprefix --ignore=,$(SYSTEM_TESTS))
+
+# Each machine boots over root images that are made once for each list of packages and kept below .cache.
+test-system: ## what needs a booted Debian 13 (root only): the package, systemd, rollouts, monitoring
+	@scripts/machine test-system
+	@$(MAKE) --no-print-directory .venv/.dev
+	$(BIN)/pytest -ra --durations=10 $(SYSTEM_TESTS)
+
+deb: ## the Debian packages, built in a clean Debian 13, into dist/
+	@scripts/machine deb
+	@scripts/deb
 
 bench: .venv/.bench ## scratchd beside Go, Hypercorn and nginx: a table, JSON and a chart; 20 minutes, QUICK=1: four
 	$(BENCH) bench/run.py $(if $(QUICK),--quick)

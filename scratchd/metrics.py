@@ -1,15 +1,21 @@
 """Metrics: the figures of `scratchd.stats` in Prometheus' text format. Reads Stats and knows nobody else.
 
-Collected when asked for: there is no second set of counters that could disagree with `/stats`. Labels are flavors,
-backends, reasons, codes and kinds of error, all from fixed or configured sets, so clients cannot make series.
+Collected when asked for: there is no second set of counters that could disagree with `/stats`. What a metric is called,
+its type, labels and help are `scratchd.figures`' declarations; here is only where its values come from. Every declared
+family is told, those without a series too, so a rule or a panel never asks for a name that is not there.
+
+Labels are flavors, backends, reasons, codes, kinds of error and Kafka's brokers, all from fixed or configured sets or
+from the cluster, so clients cannot make series. Reasons and codes are there from the start, at 0: the first of a kind
+is an increase too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -21,13 +27,29 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from scratchd.stats import FeedStats, FlavorStats, Stats
+from scratchd.figures import Figure, exposed
+from scratchd.refusal import Reason
+from scratchd.stats import BrokerStats, Durations, FeedStats, FlavorStats, ProducerStats, Stats
 
 CONTENT_TYPE: str = CONTENT_TYPE_LATEST
 
-FEED = ["backend", "flavor"]
-
 Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How many, and their sum."""
+
+    count: int
+    total: float
+
+
+Value = Samples | Durations | Summary | dict[str, str]
+"""What a family is made of: values by their labels', in the labels' order, or what the kinds other than counters and
+gauges are."""
+
+_CODES = sorted({200, *(reason.status for reason in Reason)})
+_REASONS = sorted(reason.word for reason in Reason)
 
 
 class Metrics:
@@ -38,6 +60,7 @@ class Metrics:
         self._registry.register(_Collector(stats))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
 
     def render(self) -> bytes:
         """The exposition, of type `CONTENT_TYPE`."""
@@ -52,156 +75,172 @@ class _Collector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        yield InfoMetricFamily(
-            "scratchd_build", "version and instance", {"version": self._stats.version, "instance": self._stats.instance}
-        )
-        yield from self._http()
-        yield from self._journal()
-        yield from self._backends()
-        yield from self._runtime()
+        stats = self._stats
+        values: dict[str, Value] = {
+            **self._rates(),
+            **_http(stats),
+            **_journal(stats),
+            **_backends(stats),
+            **_producer(stats),
+            **_runtime(stats),
+            "scratchd_ledger_residual_lines": _one(stats.residual_lines()),
+            "scratchd_build_info": {"version": stats.version, "instance": stats.instance, **stats.build},
+        }
+        for name, figure in exposed().items():
+            yield _family(figure, values[name])
 
-    def _http(self) -> Iterator[Metric]:
-        http = self._stats.http
-        yield _counter(
-            "scratchd_http_requests",
-            "answers of the track listener by status code",
-            ["code"],
-            (((str(status),), count) for status, count in sorted(http.requests.items())),
-        )
-        yield _counter(
-            "scratchd_http_refused",
-            "refused requests by reason",
-            ["reason"],
-            (((word,), count) for word, count in sorted(http.refusals.items())),
-        )
-        yield CounterMetricFamily(
-            "scratchd_http_duplicates", "requests answered 200 and not persisted again", value=http.duplicates
-        )
-        yield CounterMetricFamily(
-            "scratchd_http_connections_failed", "connections ended by an error", value=http.connections_failed
-        )
-        yield GaugeMetricFamily("scratchd_http_connections", "open connections", value=http.connections)
-        below = http.latency.cumulative()
-        latency = HistogramMetricFamily("scratchd_http_latency_seconds", "from the end of a head to its answer")
-        buckets = [*((str(bound), count) for bound, count in below), ("+Inf", sum(http.latency.counts))]
-        latency.add_metric([], buckets, http.latency.sum_s)
-        yield latency
+    def _rates(self) -> Mapping[str, Samples]:
+        rates = self._stats.rates.last_minute()
 
-    def _journal(self) -> Iterator[Metric]:
-        journal, flavors = self._stats.journal, self._stats.flavors
-        yield _counter(
-            "scratchd_received_lines",
-            "lines taken into the journal, over its lifetime",
-            ["flavor"],
-            (((name,), flavor.received_lines) for name, flavor in flavors.items()),
-        )
-        yield _gauge(
-            "scratchd_journal_bytes",
-            "size of the journal",
-            ["flavor"],
-            (((name,), flavor.journal_bytes) for name, flavor in flavors.items()),
-        )
-        yield _gauge(
-            "scratchd_journal_segments",
-            "segment files of the journal",
-            ["flavor"],
-            (((name,), flavor.segments) for name, flavor in flavors.items()),
-        )
-        yield _gauge(
-            "scratchd_journal_takes_lines",
-            "whether the journal takes lines",
-            ["flavor"],
-            (((name,), flavor.takes_lines) for name, flavor in flavors.items()),
-        )
-        yield _gauge(
-            "scratchd_journal_quota_full_in_seconds",
-            "until the quota makes lines leave before every backend has read them; +Inf where that is not in sight",
-            ["flavor"],
-            (((name,), _seconds(flavor.quota_full_in_s)) for name, flavor in flavors.items()),
-        )
-        yield GaugeMetricFamily(
-            "scratchd_journal_full_in_seconds",
-            "until the journal's disk is full; +Inf where that is not in sight",
-            value=_seconds(journal.full_in_s),
-        )
-        if journal.free_bytes is not None:
-            yield GaugeMetricFamily(
-                "scratchd_journal_free_bytes", "free on the journal's disk", value=journal.free_bytes
-            )
-        for name, what, value in (
-            ("appended_bytes", "bytes appended", journal.appended_bytes),
-            ("append_errors", "appends that failed and were answered 503", journal.append_errors),
-            ("sync_errors", "failed syncs", journal.sync_errors),
-            ("cut_bytes", "torn bytes cut at start", journal.cut_bytes),
-            ("corrupt_lines", "lines of damaged frames", journal.corrupt_lines),
-        ):
-            yield CounterMetricFamily(f"scratchd_journal_{name}", what, value=value)
-        yield GaugeMetricFamily(
-            "scratchd_ledger_residual_lines",
-            "lines that received = persisted + pending + gaps + set aside does not account for; must be 0",
-            value=self._stats.residual_lines(),
-        )
+        def of(name: str) -> Samples:
+            return [(key[1:], rate) for key, rate in rates.items() if key[0] == name]
 
-    def _backends(self) -> Iterator[Metric]:
-        feeds = [
-            (backend, name, flavor, flavor.feeds[backend])
-            for backend in self._stats.backends
-            for name, flavor in self._stats.flavors.items()
-            if backend in flavor.feeds
-        ]
-
-        def each(figure: Callable[[FlavorStats, str, FeedStats], float]) -> Samples:
-            return (((backend, name), figure(flavor, backend, feed)) for backend, name, flavor, feed in feeds)
-
-        pending = each(lambda flavor, backend, _: flavor.pending_lines(backend))
-        oldest = each(lambda flavor, backend, _: self._stats.oldest_pending_age_s(flavor, backend))
-        persisted = each(lambda _flavor, _backend, feed: feed.persisted_lines)
-        gap = each(lambda _flavor, _backend, feed: feed.gap_lines)
-        set_aside = each(lambda _flavor, _backend, feed: feed.set_aside_lines)
-        flows = each(lambda _flavor, _backend, feed: feed.state == "running")
-        prefix = "scratchd_backend_"
-        yield _gauge(f"{prefix}pending_lines", "lines yet to be persisted", FEED, pending)
-        yield _gauge(f"{prefix}oldest_pending_seconds", "age of the oldest of them", FEED, oldest)
-        yield _counter(f"{prefix}persisted_lines", "lines persisted", FEED, persisted)
-        yield _counter(f"{prefix}gap_lines", "lines that the backend will not get", FEED, gap)
-        yield _counter(f"{prefix}set_aside_lines", "lines that the backend refused", FEED, set_aside)
-        yield _gauge(f"{prefix}up", "whether lines flow", FEED, flows)
-        yield _counter(
-            f"{prefix}errors",
-            "errors by kind",
-            ["backend", "kind"],
-            (
-                ((name, kind), count)
-                for name, backend in self._stats.backends.items()
-                for kind, count in sorted(backend.errors.items())
-            ),
-        )
-
-    def _runtime(self) -> Iterator[Metric]:
-        runtime = self._stats.runtime
-        yield SummaryMetricFamily(
-            "scratchd_gc_pause_seconds",
-            "pauses for garbage collection",
-            count_value=runtime.gc_pauses,
-            sum_value=runtime.gc_pause_total_s,
-        )
-        yield GaugeMetricFamily("scratchd_gc_pause_max_seconds", "the longest of them", value=runtime.gc_pause_max_s)
-        yield GaugeMetricFamily("scratchd_loop_lag_seconds", "how late the loop woke last", value=runtime.loop_lag_s)
+        return {
+            "scratchd_received_lines_per_second": of("received"),
+            "scratchd_http_requests_per_second": of("requests"),
+            "scratchd_http_refused_per_second": of("refused"),
+            "scratchd_journal_appended_bytes_per_second": of("appended_bytes"),
+            "scratchd_backend_persisted_lines_per_second": of("persisted"),
+        }
 
 
-def _seconds(seconds: float | None) -> float:
+def _http(stats: Stats) -> Mapping[str, Value]:
+    http = stats.http
+    return {
+        "scratchd_http_requests_total": [
+            ((str(code),), http.requests[code]) for code in sorted({*_CODES, *http.requests})
+        ],
+        "scratchd_http_refused_total": [((word,), http.refusals[word]) for word in _REASONS],
+        "scratchd_flavor_refused_total": [
+            ((flavor, word), refusals[word])
+            for flavor, refusals in sorted(http.flavor_refusals.items())
+            for word in sorted(refusals)
+        ],
+        "scratchd_http_duplicates_total": _one(http.duplicates),
+        "scratchd_http_connections_failed_total": _one(http.connections_failed),
+        "scratchd_http_connections": _one(http.connections),
+        "scratchd_http_latency_seconds": http.latency,
+    }
+
+
+def _journal(stats: Stats) -> Mapping[str, Value]:
+    journal = stats.journal
+
+    def each(figure: Callable[[FlavorStats], float]) -> Samples:
+        return [((name,), figure(flavor)) for name, flavor in stats.flavors.items()]
+
+    return {
+        "scratchd_received_lines_total": each(lambda flavor: flavor.received_lines),
+        "scratchd_journal_bytes": each(lambda flavor: flavor.journal_bytes),
+        "scratchd_journal_segments": each(lambda flavor: flavor.segments),
+        "scratchd_journal_takes_lines": each(lambda flavor: flavor.takes_lines),
+        "scratchd_journal_quota_full_in_seconds": each(lambda flavor: _time(flavor.quota_full_in_s)),
+        "scratchd_journal_full_in_seconds": _one(_time(journal.full_in_s)),
+        "scratchd_journal_free_bytes": [] if journal.free_bytes is None else _one(journal.free_bytes),
+        "scratchd_journal_appended_bytes_total": _one(journal.appended_bytes),
+        "scratchd_journal_append_errors_total": _one(journal.append_errors),
+        "scratchd_journal_sync_seconds": journal.syncs,
+        "scratchd_journal_sync_errors_total": _one(journal.sync_errors),
+        "scratchd_journal_cut_bytes_total": _one(journal.cut_bytes),
+        "scratchd_journal_corrupt_lines_total": _one(journal.corrupt_lines),
+    }
+
+
+def _backends(stats: Stats) -> Mapping[str, Samples]:
+    feeds = [
+        (backend, name, flavor, flavor.feeds[backend])
+        for backend in stats.backends
+        for name, flavor in stats.flavors.items()
+        if backend in flavor.feeds
+    ]
+
+    def each(figure: Callable[[FeedStats], float]) -> Samples:
+        return [((backend, name), figure(feed)) for backend, name, _flavor, feed in feeds]
+
+    prefix = "scratchd_backend_"
+    return {
+        f"{prefix}pending_lines": [
+            ((backend, name), flavor.pending_lines(backend)) for backend, name, flavor, _feed in feeds
+        ],
+        f"{prefix}oldest_pending_seconds": [
+            ((backend, name), stats.oldest_pending_age_s(flavor, backend)) for backend, name, flavor, _feed in feeds
+        ],
+        f"{prefix}persisted_lines_total": each(lambda feed: feed.persisted_lines),
+        f"{prefix}gap_lines_total": each(lambda feed: feed.gap_lines),
+        f"{prefix}set_aside_lines_total": each(lambda feed: feed.set_aside_lines),
+        f"{prefix}up": each(lambda feed: feed.state == "running"),
+        f"{prefix}errors_total": [
+            ((name, kind), count)
+            for name, backend in stats.backends.items()
+            for kind, count in sorted(backend.errors.items())
+        ],
+    }
+
+
+def _producer(stats: Stats) -> Mapping[str, Samples]:
+    producers = [backend.producer for backend in stats.backends.values() if backend.producer is not None]
+    brokers = [item for producer in producers for item in sorted(producer.brokers.items())]
+
+    def one(figure: Callable[[ProducerStats], float]) -> Samples:
+        return [((), figure(producer)) for producer in producers]
+
+    def each(figure: Callable[[BrokerStats], float]) -> Samples:
+        return [((name,), figure(broker)) for name, broker in brokers]
+
+    prefix = "scratchd_kafka_broker_"
+    return {
+        "scratchd_kafka_statistics_age_seconds": one(lambda producer: stats.age_s(producer.at_ms)),
+        "scratchd_kafka_queue_messages": one(lambda producer: producer.queue_messages),
+        "scratchd_kafka_queue_bytes": one(lambda producer: producer.queue_bytes),
+        f"{prefix}up": each(lambda broker: broker.up),
+        f"{prefix}round_trip_mean_seconds": each(lambda broker: broker.round_trip_mean_s),
+        f"{prefix}round_trip_p99_seconds": each(lambda broker: broker.round_trip_p99_s),
+        f"{prefix}queue_mean_seconds": each(lambda broker: broker.queue_mean_s),
+        f"{prefix}queued_requests": each(lambda broker: broker.queued_requests),
+        f"{prefix}awaited_requests": each(lambda broker: broker.awaited_requests),
+        f"{prefix}requests_total": each(lambda broker: broker.requests),
+        f"{prefix}sent_bytes_total": each(lambda broker: broker.sent_bytes),
+        f"{prefix}retries_total": each(lambda broker: broker.retries),
+        f"{prefix}errors_total": each(lambda broker: broker.errors),
+        f"{prefix}timeouts_total": each(lambda broker: broker.timeouts),
+        f"{prefix}disconnects_total": each(lambda broker: broker.disconnects),
+        f"{prefix}throttle_mean_seconds": each(lambda broker: broker.throttle_mean_s),
+    }
+
+
+def _runtime(stats: Stats) -> Mapping[str, Value]:
+    runtime = stats.runtime
+    return {
+        "scratchd_gc_pause_seconds": Summary(runtime.gc_pauses, runtime.gc_pause_total_s),
+        "scratchd_gc_pause_max_seconds": _one(runtime.gc_pause_max_s),
+        "scratchd_loop_lag_seconds": _one(runtime.loop_lag_s),
+        "scratchd_loop_lag_max_seconds": _one(runtime.loop_lag_max_s()),
+    }
+
+
+def _one(value: float) -> Samples:
+    """The sample of a metric without labels."""
+    return [((), value)]
+
+
+def _time(seconds: float | None) -> float:
     return math.inf if seconds is None else seconds
 
 
-def _counter(name: str, what: str, labels: list[str], samples: Samples) -> Metric:
-    family = CounterMetricFamily(name, what, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def _gauge(name: str, what: str, labels: list[str], samples: Samples) -> Metric:
-    family = GaugeMetricFamily(name, what, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
+def _family(figure: Figure, value: Value) -> Metric:
+    """The family that a figure declares, with its values."""
+    match figure.kind, value:
+        case "histogram", Durations():
+            buckets = [*((str(bound), count) for bound, count in value.cumulative()), ("+Inf", value.count())]
+            return HistogramMetricFamily(figure.metric, figure.meaning, buckets=buckets, sum_value=value.sum_s)
+        case "summary", Summary():
+            return SummaryMetricFamily(figure.metric, figure.meaning, count_value=value.count, sum_value=value.total)
+        case "info", dict():
+            return InfoMetricFamily(figure.metric.removesuffix("_info"), figure.meaning, value)
+        case "counter" | "gauge", list():
+            make = CounterMetricFamily if figure.kind == "counter" else GaugeMetricFamily
+            family = make(figure.metric, figure.meaning, labels=figure.labels)
+            for labels, sample in value:
+                family.add_metric(labels, sample)
+            return family
+    raise TypeError(f"{figure.metric}: expected what a {figure.kind} is made of, got {value!r}")

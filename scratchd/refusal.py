@@ -44,11 +44,13 @@ class Refusal:
         reason: which rule the request broke.
         sentence: one line of printable ASCII with limit and size, no line end.
         retry_after_s: whole seconds for `Retry-After`, None for no such field.
+        flavor: the one whose host was asked for, None where it is no flavor's or not known.
     """
 
     reason: Reason
     sentence: str
     retry_after_s: int | None = None
+    flavor: str | None = None
 
     @property
     def body(self) -> bytes:

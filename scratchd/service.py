@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import platform
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ from scratchd.journal.flavor import FlavorJournal, JournalLockedError, Limits, l
 from scratchd.journal.outlook import Outlook
 from scratchd.log import Log
 from scratchd.metrics import Metrics
-from scratchd.stats import BackendStats, FlavorStats, Stats
+from scratchd.stats import BackendStats, FlavorStats, Stats, rates
 from scratchd.track import Track
 
 PULSE_S = 0.5
@@ -97,6 +98,7 @@ class Service:
         self._log = log
         self._flavors = Flavors(config)
         self._stats = Stats(__version__, config.instance, clock_ms, time.monotonic)
+        self._stats.build |= {"python": platform.python_version(), "trio": trio.__version__, "librdkafka": ""}
         self._stopping = trio.Event()
         self._ready = False
         self._journals: dict[str, FlavorJournal] = {}
@@ -138,6 +140,7 @@ class Service:
         backends = await self._open_backends(background)
         feeds = await self._open_journals(backends, background)
         background.start_soon(self._outlook().run)
+        background.start_soon(self._keep_rates)
         intake = Intake(
             Track(config, self._flavors),
             self._flavors,
@@ -192,8 +195,9 @@ class Service:
         if config.kafka.enabled:
             # Importing it takes longer than all else together, so only who uses it pays.
             from scratchd.backends.kafka import KafkaBackend  # noqa: PLC0415
-            from scratchd.backends.producer import Producer  # noqa: PLC0415
+            from scratchd.backends.producer import Producer, library_version  # noqa: PLC0415
 
+            self._stats.build["librdkafka"] = library_version()
             stats = self._stats.backends["kafka"] = BackendStats()
             topics = {flavor.name: flavor.kafka_topic for flavor in self._flavors}
             properties = librdkafka.settings(config.kafka.librdkafka)
@@ -295,9 +299,14 @@ class Service:
         while True:
             began = trio.current_time()
             await trio.sleep(PULSE_S)
-            self._stats.runtime.loop_lag_s = max(0.0, trio.current_time() - began - PULSE_S)
+            self._stats.runtime.woke(max(0.0, trio.current_time() - began - PULSE_S))
             if watched:
                 self._systemd.notify("WATCHDOG=1")
+
+    async def _keep_rates(self) -> None:
+        while True:
+            self._stats.rates.sample()
+            await trio.sleep(rates.INTERVAL_S)
 
     def _pending(self) -> Mapping[str, int]:
         return {

@@ -12,6 +12,8 @@ What is made for every request is one of msgspec's structs: to make one takes a 
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 
 from scratchd.checks import RATE_WINDOW_S, Duplicates, Rate
@@ -99,17 +101,17 @@ class Track:
         """
         if request.path != self._path:
             sentence = f'the path "{shown(request.path)}" is not known, expected "{shown(self._path)}"'
-            return Refusal(Reason.NOT_FOUND, sentence)
+            return Refusal(Reason.NOT_FOUND, sentence, flavor=self._flavor_name(request))
         if request.method not in (b"GET", b"HEAD"):
             sentence = f'the method "{shown(request.method)}" is not allowed, expected GET or HEAD'
-            return Refusal(Reason.METHOD_NOT_ALLOWED, sentence)
+            return Refusal(Reason.METHOD_NOT_ALLOWED, sentence, flavor=self._flavor_name(request))
         flavor = self._flavors.match(request.host)
         if flavor is None:
             return Refusal(Reason.UNKNOWN_HOST, _unknown_host(request.host))
         query = b"" if request.query is None else request.query
         refusal = self._limits.refusal(query) or self._rate_limited(request.client, monotonic_s)
         if refusal is not None:
-            return refusal
+            return dataclasses.replace(refusal, flavor=flavor.name)
         if request.method == b"HEAD":
             return HeadOnly(flavor.name)
         return self._accept_once(request, query, flavor, time_ms, monotonic_s)
@@ -118,6 +120,11 @@ class Track:
         """Makes no later request a duplicate of this one: its line was not appended."""
         if self._duplicates is not None and accepted.digest is not None:
             self._duplicates.forget(accepted.digest)
+
+    def _flavor_name(self, request: Request) -> str | None:
+        """Whose a request is that is refused before that matters: for the figures."""
+        flavor = self._flavors.match(request.host)
+        return None if flavor is None else flavor.name
 
     def _rate_limited(self, client: str, monotonic_s: float) -> Refusal | None:
         if self._rate is None:

@@ -66,8 +66,12 @@ def make_directories(wanted: Path) -> None:
         missing.append(wanted)
         wanted = wanted.parent
     for directory in reversed(missing):
-        directory.mkdir(exist_ok=True)
-        directory.chmod(0o2750)  # mkdir(2) takes no setgid bit
+        directory.mkdir(mode=0o750, exist_ok=True)
+        # mkdir(2) takes no setgid bit, it hands on that of the directory above. With systemd's RestrictSUIDSGID=
+        # nobody may set it; the package's log directory has it.
+        if stat.S_IMODE(directory.stat().st_mode) != 0o2750:
+            with contextlib.suppress(PermissionError):
+                directory.chmod(0o2750)
         sync_directory(directory.parent)
 
 

@@ -4,9 +4,9 @@ The only module that knows confluent-kafka, and so the only one where Kafka's er
 no journal and no order of lines.
 
 librdkafka connects, retries and reconnects by itself, on threads of its own. What it has to say comes in `poll`, on the
-loop: delivery reports, errors and its log. In an outage it says the same many times a second, so complaints are counted
-each and logged once in ten seconds by kind. Messages that are in flight then fail with nothing, they wait; that some
-broker answers or none is told to whoever asked (`Producer.watchers`).
+loop: delivery reports, errors, its log, and every few seconds its statistics. In an outage it says the same many times
+a second, so complaints are counted each and logged once in ten seconds by kind. Messages that are in flight then fail
+with nothing, they wait; that some broker answers or none is told to whoever asked (`Producer.watchers`).
 
 An error is fatal when an idempotent producer cannot keep its promises any more: the broker refuses it the right to be
 one, or the sequence of a partition is broken. Every later `produce` fails then, until `renew`.
@@ -19,10 +19,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import trio
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, libversion
 from confluent_kafka import Producer as ConfluentProducer
 
+from scratchd.backends import brokers
 from scratchd.backends.contract import BackendError
 from scratchd.log import Log
 from scratchd.stats import BackendStats, iso_time
@@ -86,7 +88,7 @@ class Producer:
         self.awaited = 0
         self.reachable = True
         self.watchers: set[Callable[[], None]] = set()
-        self._settings = {**settings, "error_cb": self._on_error}
+        self._settings = {**settings, "error_cb": self._on_error, "stats_cb": self._on_statistics}
         self._topic = topic
         self._stats = stats
         self._log = log
@@ -214,6 +216,14 @@ class Producer:
             self._last_broker = error.str()
         self.complain("", failed, "librdkafka reports")
 
+    def _on_statistics(self, report: str) -> None:
+        """Takes librdkafka's statistics, every `statistics.interval.ms`."""
+        try:
+            self._stats.producer = brokers.parse(report, self._clock_ms())
+        except msgspec.DecodeError as error:
+            unread = f"librdkafka's statistics are not as expected: {error}"
+            self.complain("", BackendError("statistics", unread), "no figures of the brokers")
+
     def _is_news(self, record: logging.LogRecord) -> bool:
         """Whether a line of librdkafka's own log is to be kept."""
         facility = record.getMessage().partition(" ")[0]
@@ -227,6 +237,12 @@ class Producer:
             return False
         self._complained_at[complaint] = now
         return True
+
+
+def library_version() -> str:
+    """The version of librdkafka."""
+    version: str = libversion()[0]
+    return version
 
 
 def refusal(error: Any) -> str | None:  # noqa: ANN401 - KafkaError, untyped in Debian 13's version

@@ -159,7 +159,7 @@ class Intake:
 
     def refused(self, refusal: Refusal) -> None:
         """Counts and logs a refusal that was found before there was a request."""
-        self._stats.refused(refusal.reason.word)
+        self._stats.refused(refusal.reason.word, refusal.flavor)
         self._sampler.refused(refusal)
 
     def answered(self, status: int, seconds: float, count: int = 1) -> None:
@@ -189,7 +189,8 @@ class Intake:
         flavor = outcome.line.flavor if isinstance(outcome, Accepted) else outcome.flavor
         # A HEAD is told what a GET would be.
         if flavor in broken or (isinstance(outcome, HeadOnly) and not self._journals[flavor].takes_lines):
-            return Refusal(Reason.JOURNAL_FULL, f"the journal of {flavor} takes no lines at present", retry_after_s=1)
+            sentence = f"the journal of {flavor} takes no lines at present"
+            return Refusal(Reason.JOURNAL_FULL, sentence, retry_after_s=1, flavor=flavor)
         return outcome
 
 

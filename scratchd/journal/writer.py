@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Literal
@@ -226,14 +227,16 @@ class Writer:
         # An ended segment's descriptor is closed below and nowhere else, so none is closed under the thread.
         descriptors = [fd for fd, _ in ended] + ([self._segments.fd] if self._segments.fd >= 0 else [])
 
-        def work() -> None:
+        def work() -> float:
+            began = time.perf_counter()
             for fd in descriptors:
                 os.fdatasync(fd)
             if names:
                 sync_directory(self._segments.directory)
+            return time.perf_counter() - began
 
         try:
-            await trio.to_thread.run_sync(work, limiter=self._limiter)
+            took_s = await trio.to_thread.run_sync(work, limiter=self._limiter)
         except OSError as error:
             self._totals.sync_errors += 1
             self._log.error(
@@ -244,6 +247,7 @@ class Writer:
             self._sync_error = error
             await self._rewrite()
             return
+        self._totals.syncs.add(took_s)
         for item in ended:
             os.close(item[0])
             self._segments.unsynced.remove(item)

@@ -88,6 +88,7 @@ def _http(http_: dict[str, Any]) -> str:
     latency = http_["latency_s"]
     rows = [
         ("connections", number(http_["connections"])),
+        ("requests, last minute", f"{http_['requests_per_s']:,.1f} a second"),
         *((f"answered {code}", number(count)) for code, count in http_["requests"].items()),
         *((f"refused {word}", number(count)) for word, count in http_["refused"].items()),
         ("duplicates", number(http_["duplicates"])),
@@ -100,17 +101,17 @@ def _http(http_: dict[str, Any]) -> str:
 def _flavors(flavors: dict[str, Any], backends: Sequence[str]) -> str:
     if not flavors:
         return ""
-    head = ["FLAVOR", "RECEIVED"]
+    head = ["FLAVOR", "RECEIVED", "PER S"]
     for backend in backends:
         head += [backend.upper(), "PERSISTED", "PENDING", "GAPS", "SET ASIDE"]
     rows = [head]
     for name, flavor in sorted(flavors.items()):
-        row = [name, number(flavor["received_lines"])]
+        row = [name, number(flavor["received_lines"]), f"{flavor['received_lines_per_s']:,.1f}"]
         for backend in backends:
             feed = flavor.get(backend)
             row += _feed(feed) if feed else ["-"] * 5
         rows.append(row)
-    return columns(rows, "<>" + "<>>>>" * len(backends), indent="")
+    return columns(rows, "<>>" + "<>>>>" * len(backends), indent="")
 
 
 def _feed(feed: dict[str, Any]) -> list[str]:
@@ -127,6 +128,9 @@ def _backends(backends: dict[str, Any]) -> str:
         )
         if errors:
             rows.append(("", f"errors: {errors}"))
+        for broker, seen in backend.get("producer", {}).get("brokers", {}).items():
+            state = f"answers in {_duration(seen['round_trip_mean_s'])}" if seen["up"] else "not connected"
+            rows.append(("", f"broker {broker}: {state}, {number(seen['retries'])} retries"))
         if last := backend["last_error"]:
             where = f" {last['flavor']}" if last["flavor"] else ""
             rows.append(("", f"last: {last['at']}{where}: {last['message']}"))
@@ -134,6 +138,7 @@ def _backends(backends: dict[str, Any]) -> str:
 
 
 def _journal(journal: dict[str, Any], ledger: dict[str, Any], flavors: dict[str, Any]) -> str:
+    syncs = journal["sync_s"]["last_minute"]
     rows = [
         ("size", f"{_size(journal['bytes'])} in {number(journal['segments'])} segments"),
         ("free", _free(journal)),
@@ -147,6 +152,7 @@ def _journal(journal: dict[str, Any], ledger: dict[str, Any], flavors: dict[str,
             for name, flavor in sorted(flavors.items())
             if not flavor.get("takes_lines", True)
         ),
+        ("syncs, last minute", " ".join(f"{name} {_duration(syncs[name])}" for name in ("p50", "p99", "max"))),
         *(
             (word.replace("_", " "), number(journal[word]))
             for word in ("append_errors", "sync_errors", "corrupt_lines")
@@ -174,7 +180,7 @@ def _runtime(runtime: dict[str, Any]) -> str:
         ("memory", _size(runtime["rss_bytes"])),
         ("processor", f"{runtime['cpu_s']:.1f} s"),
         ("descriptors, threads", f"{number(runtime['open_fds'])}, {number(runtime['threads'])}"),
-        ("loop lag", _duration(runtime["loop_lag_s"])),
+        ("loop lag, last minute", _duration(runtime["loop_lag_max_s"])),
         ("gc pauses", f"{number(pause['count'])}, longest {_duration(pause['max'])}"),
     ]
     return "PROCESS\n" + columns(rows, "<<")

@@ -2,7 +2,8 @@
 
 `start_daemon(**sections)` starts a `daemon.Daemon`; `kafka` is the session's `kafka_client.Broker`; `make_topic()` and
 `topic` give topics that live as long as the test; `cluster` is three brokers, for one module's tests; `disks` makes
-small file systems. Nothing is skipped: what is missing on a machine fails and says so.
+small file systems; `boot` and `boot_for_module` boot machines with systemd. Nothing is skipped: what is missing on a
+machine fails and says so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from daemon import Daemon, daemons, free_port
 from disks import Disks, enter_namespace
 from engine import NoEngine, compose_command, docker, engine
 from kafka_client import Broker, with_ports
+from machine import Machine, machines
 
 HERE = Path(__file__).parent
 SERVER_PROPERTIES = HERE / "kafka" / "server.properties"
@@ -32,6 +34,20 @@ IMAGE_FILES = ("build.sh", "pom.xml", "log4j2.yaml", "server.properties")
 def start_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Makes and starts a daemon for one test: `start_daemon(flavors=[…], kafka={…}, …)`, see `daemon.daemons`."""
     with daemons(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def boot(tmp_path: Path) -> Iterator[Callable[..., Machine]]:
+    """Boots machines for one test: `boot(installed=["python3"], at_hand=[…], …)`, see `machine.machines`."""
+    with machines(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def boot_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Machine]]:
+    """The same for all tests of a module, which share what they boot."""
+    with machines(tmp_path_factory.mktemp("machines")) as start:
         yield start
 
 

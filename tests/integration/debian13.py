@@ -1,8 +1,9 @@
 """Debian 13: a root directory with that release's Python and libraries, and running programs in it.
 
-Owns the tree below `.cache/`, made once by mmdebstrap and only ever read, and the command that enters it; knows nothing
-of what is run there. Root enters by a mount namespace of its own; anyone else by a user namespace in which he is root
-(which Debian allows). What is written inside lands in memory and is gone with the program.
+Owns the trees below `.cache/`, one for each list of packages, made once by mmdebstrap and only ever read, and the
+command that enters one; knows nothing of what is run there. Root enters by a mount namespace of its own; anyone else by
+a user namespace in which he is root (which Debian allows). What is written inside lands in memory and is gone with the
+program.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 SUITE = "trixie"
@@ -67,13 +69,13 @@ class NoTree(Exception):  # noqa: N818 - it says what there is none of
     """The tree cannot be made here: the tests that need it fail with this message."""
 
 
-def tree(cache: Path) -> Path:
-    """The tree below `cache`, made where it is not there yet (half a minute, 230 MB).
+def tree(cache: Path, packages: Sequence[str] = PACKAGES) -> Path:
+    """The tree with `packages` below `cache`, made where it is not there yet (half a minute, 230 MB).
 
     Raises:
         NoTree: what made it says why.
     """
-    key = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(" ".join((SUITE, *packages)).encode()).hexdigest()[:12]
     made = cache / f"debian13-{key}"
     if made.exists():
         return made
@@ -83,7 +85,7 @@ def tree(cache: Path) -> Path:
         for name in ("root", "mnt"):
             (making / name).mkdir()
         archive = making / "root.tar"
-        _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(archive))
+        _run("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", SUITE, str(archive))
         # All of it belongs to whoever runs this, who is root inside; device nodes are the machine's own there.
         into = f"--directory={making / 'root'}"
         _run("tar", "--extract", "--no-same-owner", f"--file={archive}", into, "--exclude=./dev/*")

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import scratchd
 from daemon import Daemon, daemons, free_port
+from scratchd.stats.durations import BOUNDS_S
 from wire import Connection, request
 
 FLAVORS = [{"name": "gr", "hosts": ["gr.test"]}, {"name": "tr", "hosts": ["tr.test"]}]
@@ -51,24 +52,45 @@ def shape(document: object) -> object:
     return "number" if isinstance(document, int | float) else type(document).__name__
 
 
-FEED = dict.fromkeys(("pending_lines", "persisted_lines", "gap_lines", "set_aside_lines"), "number") | {"state": "str"}
+FEED = dict.fromkeys(
+    (
+        "pending_lines",
+        "oldest_pending_age_s",
+        "persisted_lines",
+        "persisted_lines_per_s",
+        "gap_lines",
+        "set_aside_lines",
+    ),
+    "number",
+) | {"state": "str"}
+LAST_MINUTE = {"p50": "number", "p99": "number", "max": "number"}
 STATS = {
     "version": "str",
     "instance": "str",
+    "build": dict.fromkeys(("python", "trio", "librdkafka"), "str"),
     "started_at": "str",
     "uptime_s": "number",
     "http": {
         "connections": "number",
         "requests": dict.fromkeys(("200", "400", "404", "405"), "number"),
+        "requests_per_s": "number",
         "refused": dict.fromkeys(("empty_query", "method_not_allowed", "not_found"), "number"),
+        "refused_per_s": "number",
         "duplicates": "number",
         "connections_failed": "number",
-        "latency_s": {"p50": "number", "p99": "number", "max": "number"},
+        "latency_s": LAST_MINUTE,
+        "latency_histogram_s": {
+            "count": "number",
+            "sum": "number",
+            "buckets": dict.fromkeys((f"{bound:g}" for bound in BOUNDS_S), "number"),
+        },
     },
     "journal": dict.fromkeys(
         (
             "appended_lines",
+            "appended_lines_per_s",
             "appended_bytes",
+            "appended_bytes_per_s",
             "segments",
             "bytes",
             "append_errors",
@@ -79,24 +101,29 @@ STATS = {
         ),
         "number",
     )
-    | {"full_in_s": "NoneType"},
+    | {
+        "full_in_s": "NoneType",
+        "sync_s": {"count": "number", "total": "number", "max": "number", "last_minute": LAST_MINUTE},
+    },
     "backends": {
-        "file": FEED | {"oldest_pending_age_s": "number", "errors": {}, "last_error": "NoneType"},
+        "file": FEED | {"errors": {}, "last_error": "NoneType"},
     },
     "flavors": {
         name: {
             "epoch": "str",
             "received_lines": "number",
+            "received_lines_per_s": "number",
+            "refused": dict.fromkeys(refused, "number"),
             "takes_lines": "number",
             "journal_bytes": "number",
             "quota_full_in_s": "NoneType",
             "file": FEED,
         }
-        for name in ("gr", "tr")
+        for name, refused in {"gr": (), "tr": ("empty_query", "method_not_allowed", "not_found")}.items()
     },
     "ledger": {"residual_lines": "number"},
     "runtime": {
-        **dict.fromkeys(("rss_bytes", "cpu_s", "open_fds", "threads", "loop_lag_s"), "number"),
+        **dict.fromkeys(("rss_bytes", "cpu_s", "open_fds", "threads", "loop_lag_s", "loop_lag_max_s"), "number"),
         "gc": [dict.fromkeys(("collections", "collected", "uncollectable"), "number")] * 3,
         "gc_pause_s": {"count": "number", "total": "number", "max": "number"},
     },
@@ -126,18 +153,23 @@ def test_stats_has_the_figures_of_what_was_sent(daemon: Daemon) -> None:
     assert journal["bytes"] > 0
     assert journal["segments"] >= 2
     assert [journal[key] for key in ("append_errors", "sync_errors", "cut_bytes", "corrupt_lines")] == [0] * 4
-    feed = {"state": "running", "pending_lines": 0, "gap_lines": 0, "set_aside_lines": 0}
+    feed = {"state": "running", "pending_lines": 0, "oldest_pending_age_s": 0, "gap_lines": 0, "set_aside_lines": 0}
+    refused = {"gr": {}, "tr": {"empty_query": 2, "method_not_allowed": 1, "not_found": 1}}
     for name, lines in {"gr": 5, "tr": 1}.items():
         epoch = stats["flavors"][name].pop("epoch")
         assert str(uuid.UUID(epoch)) == epoch
         assert stats["flavors"][name].pop("journal_bytes") > 0
+        assert stats["flavors"][name].pop("received_lines_per_s") > 0
+        assert stats["flavors"][name]["file"].pop("persisted_lines_per_s") >= 0
         assert stats["flavors"][name] == {
             "received_lines": lines,
+            "refused": refused[name],
             "takes_lines": True,
             "quota_full_in_s": None,
             "file": feed | {"persisted_lines": lines},
         }
-    whole = {"persisted_lines": 6, "oldest_pending_age_s": 0, "errors": {}, "last_error": None}
+    assert stats["backends"]["file"].pop("persisted_lines_per_s") >= 0
+    whole = {"persisted_lines": 6, "errors": {}, "last_error": None}
     assert stats["backends"] == {"file": feed | whole}
     assert stats["ledger"] == {"residual_lines": 0}
     runtime = stats["runtime"]
@@ -150,6 +182,7 @@ def test_stats_has_the_figures_of_what_was_sent(daemon: Daemon) -> None:
 METRICS: dict[str, set[str]] = {
     "scratchd_http_requests_total": {"code"},
     "scratchd_http_refused_total": {"reason"},
+    "scratchd_flavor_refused_total": {"flavor", "reason"},
     "scratchd_http_latency_seconds_count": set(),
     "scratchd_http_latency_seconds_sum": set(),
     "scratchd_received_lines_total": {"flavor"},
@@ -213,6 +246,9 @@ def test_metrics_have_the_figures_of_stats(daemon: Daemon) -> None:
         assert found["scratchd_http_requests_total", code] == count
     for reason, count in stats["http"]["refused"].items():
         assert found["scratchd_http_refused_total", reason] == count
+    for name, flavor in stats["flavors"].items():
+        for reason, count in flavor["refused"].items():
+            assert found["scratchd_flavor_refused_total", name, reason] == count
     assert found["scratchd_http_latency_seconds_count",] == sum(stats["http"]["requests"].values())
     for name, flavor in stats["flavors"].items():
         assert found["scratchd_received_lines_total", name] == flavor["received_lines"]

@@ -65,6 +65,7 @@ class Broker:
         self.most_waiting = 0
         self.producers: list[dict[str, Any]] = []
         self.to_report: list[KafkaError] = []
+        self.statistics: list[str] = []
         self.purged = 0
         self.probes = 0
 
@@ -110,6 +111,8 @@ class StandIn:
             if error.fatal():
                 raise KafkaException(error)
             self._settings["error_cb"](error)
+        while self.broker.statistics:
+            self._settings["stats_cb"](self.broker.statistics.pop(0))
         served = len(self.broker.waiting)
         if self.broker.answers:
             self.broker.report(*self.broker.numbers)
@@ -619,3 +622,25 @@ async def test_what_is_said_often_is_counted_each_time_and_logged_once(
     assert bench.errors.last_error is not None
     assert bench.errors.last_error["message"] == "brokers: none answers; refused"
     assert sum("librdkafka reports" in record.getMessage() for record in caplog.records) == 2
+
+
+async def test_what_librdkafka_tells_of_its_brokers_becomes_figures(bench: Bench) -> None:
+    broker = {"nodeid": 1, "nodename": "kafka1:9092", "state": "UP", "rtt": {"avg": 1500}}
+    async with bench.running():
+        bench.broker.statistics = [json.dumps({"msg_cnt": 7, "brokers": {"kafka1:9092/1": broker}})]
+        await until(lambda: bench.errors.producer is not None)
+    assert bench.errors.producer is not None
+    assert bench.errors.producer.queue_messages == 7
+    assert bench.errors.producer.brokers["kafka1:9092"].round_trip_mean_s == 0.0015
+    assert bench.errors.errors == {}
+
+
+async def test_statistics_that_cannot_be_read_harm_nobody(bench: Bench) -> None:
+    bench.broker.answers = True
+    async with bench.running():
+        bench.broker.statistics = ['{"brokers": []}', "{"]
+        await until(lambda: not bench.broker.statistics)
+        bench.append()
+    assert bench.next_sequence == 1
+    assert bench.errors.errors == {"statistics": 2}
+    assert bench.errors.producer is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,6 +56,30 @@ def test_bytes_behind_the_mark_wait_to_be_matched(path: Path) -> None:
     assert file.match(TWO, 0) == b""
     assert not file.matching
     file.close()
+
+
+def test_directories_are_made_where_nobody_may_set_the_setgid_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under systemd's RestrictSUIDSGID=: the bit comes from the directory above."""
+    tmp_path.chmod(0o2750)
+
+    def forbidden(self: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(self))
+
+    monkeypatch.setattr(Path, "chmod", forbidden)
+    before = os.umask(0o027)
+    try:
+        LogFile(tmp_path / "gr" / "deep" / "a.log", None, LOG).close()
+        monkeypatch.undo()
+        (tmp_path / "plain").mkdir()
+        (tmp_path / "plain").chmod(0o0750)
+        monkeypatch.setattr(Path, "chmod", forbidden)
+        LogFile(tmp_path / "plain" / "gr" / "a.log", None, LOG).close()
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("gr", "gr/deep", "plain/gr")]
+    assert modes == [0o2750, 0o2750, 0o0750]
 
 
 def test_more_buffers_than_one_writev_takes(path: Path) -> None:

@@ -51,6 +51,15 @@ async def test_a_refusing_journal_concerns_its_flavor_alone() -> None:
     assert reasons(list(outcomes)) == [Reason.JOURNAL_FULL, None, Reason.EMPTY_QUERY]
     assert isinstance(outcomes[0], Refusal)
     assert outcomes[0].retry_after_s == 1
+    assert room.stats.flavor_refusals == {"gr": {"journal_full": 1, "empty_query": 1}}
+
+
+async def test_only_what_reaches_a_flavors_host_counts_for_it() -> None:
+    room = Room()
+    await room.intake.take([request(b"", "a.gr.example"), request(b"", "tr.example"), request(host="x.example")])
+    room.intake.refused(Refusal(Reason.BAD_REQUEST, "garbage"))
+    assert room.stats.flavor_refusals == {"gr": {"empty_query": 1}, "tr": {"empty_query": 1}}
+    assert room.stats.refusals == {"empty_query": 2, "unknown_host": 1, "bad_request": 1}
 
 
 async def test_head_is_told_what_get_would_be() -> None:

@@ -105,9 +105,10 @@ def test_journal_knows_neither_http_nor_backends(module: str) -> None:
     assert [reached[name] for name in _below("http", "backends", "service", "tools", "cli") if name in reached] == []
 
 
-def test_stats_reads_nobody() -> None:
-    reached = _reached("scratchd.stats")
-    everyone = set(MODULES) - {"scratchd", "scratchd.stats"}
+@pytest.mark.parametrize("package", ["stats", "figures"])
+def test_figures_read_nobody(package: str) -> None:
+    reached = _reached(f"scratchd.{package}")
+    everyone = set(MODULES) - {"scratchd", *_below(package)}
     assert [reached[name] for name in sorted(everyone) if name in reached] == []
 
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
-import itertools
 import json
+import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from scratchd.stats import (
-    LATENCY_BOUNDS_S,
     BackendStats,
+    BrokerStats,
     FeedStats,
     FlavorStats,
     HttpStats,
-    Latency,
+    ProducerStats,
     RuntimeStats,
     Stats,
     iso_time,
 )
+from scratchd.stats.durations import BOUNDS_S
 
 
 class Clock:
@@ -46,63 +46,6 @@ def clock() -> Clock:
 @pytest.fixture
 def stats(clock: Clock) -> Stats:
     return Stats("1.2.3", "one", clock.ms, clock.s)
-
-
-# Latency.
-
-
-def test_nothing_answered_is_zero(clock: Clock) -> None:
-    latency = Latency(clock.s)
-    assert latency.last_minute() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
-    assert latency.cumulative()[-1] == (10.0, 0)
-
-
-def test_quantiles_are_at_most_a_quarter_of_an_interval_off(clock: Clock) -> None:
-    latency = Latency(clock.s)
-    for number in range(1, 101):
-        latency.add(number / 1000, 1)
-    found = latency.last_minute()
-    assert 0.050 <= found["p50"] <= 0.0625
-    assert 0.099 <= found["p99"] <= 0.1
-    assert found["max"] == 0.1
-
-
-def test_a_quantile_is_no_longer_than_the_longest(clock: Clock) -> None:
-    latency = Latency(clock.s)
-    latency.add(0.00003, 1)
-    assert latency.last_minute() == {"p50": 0.000025 * 1.2, "p99": 0.00003, "max": 0.00003}
-
-
-@pytest.mark.parametrize("seconds", [10.0001, 1000.0])
-def test_what_is_beyond_the_histogram_is_still_the_longest(clock: Clock, seconds: float) -> None:
-    latency = Latency(clock.s)
-    latency.add(seconds, 1)
-    assert latency.last_minute() == {"p50": seconds, "p99": seconds, "max": seconds}
-    assert latency.cumulative()[-1] == (10.0, 0)
-    assert sum(latency.counts) == 1
-
-
-def test_what_is_older_than_a_minute_counts_no_longer(clock: Clock) -> None:
-    latency = Latency(clock.s)
-    latency.add(5.0, 1)
-    clock.now_s += 54
-    latency.add(0.001, 1)
-    assert latency.last_minute()["max"] == 5.0
-    clock.now_s += 6
-    assert latency.last_minute()["max"] == 0.001
-    clock.now_s += 60
-    assert latency.last_minute()["max"] == 0.0
-    assert latency.sum_s == 5.001
-
-
-@given(st.lists(st.floats(0, 20), max_size=50))
-def test_the_histogram_counts_inclusive_bounds(seconds: list[float]) -> None:
-    latency = Latency(lambda: 0.0)
-    for one in seconds:
-        latency.add(one, 1)
-    assert latency.cumulative() == [(bound, sum(one <= bound for one in seconds)) for bound in LATENCY_BOUNDS_S]
-    found = latency.last_minute()
-    assert found["p50"] <= found["p99"] <= found["max"] == max(seconds, default=0.0)
 
 
 def test_answers_that_took_as_long_are_counted_together(clock: Clock) -> None:
@@ -167,23 +110,35 @@ def test_a_fresh_document(stats: Stats, clock: Clock) -> None:
     assert document == {
         "version": "1.2.3",
         "instance": "one",
+        "build": {},
         "started_at": "1970-01-01T00:16:40.000Z",
         "uptime_s": 1.5,
         "http": {
             "connections": 0,
             "requests": {},
+            "requests_per_s": 0,
             "refused": {},
+            "refused_per_s": 0,
             "duplicates": 0,
             "connections_failed": 0,
             "latency_s": {"p50": 0.0, "p99": 0.0, "max": 0.0},
+            "latency_histogram_s": {"count": 0, "sum": 0.0, "buckets": {f"{bound:g}": 0 for bound in BOUNDS_S}},
         },
         "journal": {
             "appended_lines": 0,
+            "appended_lines_per_s": 0,
             "appended_bytes": 0,
+            "appended_bytes_per_s": 0,
             "segments": 0,
             "bytes": 0,
             "append_errors": 0,
             "sync_errors": 0,
+            "sync_s": {
+                "count": 0,
+                "total": 0.0,
+                "max": 0.0,
+                "last_minute": {"p50": 0.0, "p99": 0.0, "max": 0.0},
+            },
             "cut_bytes": 0,
             "corrupt_lines": 0,
             "free_bytes": None,
@@ -193,7 +148,16 @@ def test_a_fresh_document(stats: Stats, clock: Clock) -> None:
         "flavors": {},
         "ledger": {"residual_lines": 0},
     }
-    assert set(runtime) == {"rss_bytes", "cpu_s", "open_fds", "threads", "loop_lag_s", "gc", "gc_pause_s"}
+    assert set(runtime) == {
+        "rss_bytes",
+        "cpu_s",
+        "open_fds",
+        "threads",
+        "loop_lag_s",
+        "loop_lag_max_s",
+        "gc",
+        "gc_pause_s",
+    }
     assert runtime["rss_bytes"] > 1 << 20
     assert runtime["open_fds"] >= 3
     assert runtime["threads"] >= 1
@@ -204,7 +168,8 @@ def test_a_document_of_two_flavors_and_backends(stats: Stats, clock: Clock) -> N
     stats.http.answered(200, 0.001)
     stats.http.answered(400, 0.001)
     stats.http.answered(200, 0.001)
-    stats.http.refused("empty_query")
+    stats.http.refused("empty_query", "gr")
+    stats.http.refused("bad_host")
     stats.backends = {"file": BackendStats(), "kafka": BackendStats()}
     stats.backends["kafka"].failed("2026-11-23T12:00:00.000Z", "gr", "timed_out", "why")
     stats.flavors["gr"] = FlavorStats(
@@ -230,7 +195,7 @@ def test_a_document_of_two_flavors_and_backends(stats: Stats, clock: Clock) -> N
     )
     document = json.loads(json.dumps(stats.document()))
     assert document["http"]["requests"] == {"200": 2, "400": 1}
-    assert document["http"]["refused"] == {"empty_query": 1}
+    assert document["http"]["refused"] == {"bad_host": 1, "empty_query": 1}
     assert document["journal"]["appended_lines"] == 15
     assert (document["journal"]["segments"], document["journal"]["bytes"]) == (3, 150)
     assert document["backends"]["file"]["state"] == "running"
@@ -239,6 +204,7 @@ def test_a_document_of_two_flavors_and_backends(stats: Stats, clock: Clock) -> N
         "pending_lines": 6,
         "oldest_pending_age_s": 1.0,
         "persisted_lines": 5,
+        "persisted_lines_per_s": 0,
         "gap_lines": 3,
         "set_aside_lines": 1,
         "errors": {"timed_out": 1},
@@ -247,20 +213,26 @@ def test_a_document_of_two_flavors_and_backends(stats: Stats, clock: Clock) -> N
     assert document["flavors"]["gr"] == {
         "epoch": "e",
         "received_lines": 10,
+        "received_lines_per_s": 0,
+        "refused": {"empty_query": 1},
         "takes_lines": True,
         "journal_bytes": 100,
         "quota_full_in_s": None,
         "file": {
             "state": "running",
             "pending_lines": 0,
+            "oldest_pending_age_s": 0.0,
             "persisted_lines": 10,
+            "persisted_lines_per_s": 0,
             "gap_lines": 0,
             "set_aside_lines": 0,
         },
         "kafka": {
             "state": "backing_off",
             "pending_lines": 6,
+            "oldest_pending_age_s": 1.0,
             "persisted_lines": 4,
+            "persisted_lines_per_s": 0,
             "gap_lines": 0,
             "set_aside_lines": 0,
         },
@@ -297,8 +269,84 @@ def test_answers_are_counted_by_code(clock: Clock) -> None:
     assert sum(http.latency.counts) == 3
 
 
+def test_the_worst_lag_of_the_last_minute_is_kept(clock: Clock) -> None:
+    runtime = RuntimeStats(clock.s)
+    runtime.woke(0.2)
+    runtime.woke(0.001)
+    assert (runtime.loop_lag_s, runtime.loop_lag_max_s()) == (0.001, 0.2)
+    clock.now_s += 70
+    runtime.woke(0.0)
+    assert (runtime.loop_lag_s, runtime.loop_lag_max_s()) == (0.0, 0.0)
+
+
+def test_a_producer_is_told_of_once_it_has_reported(stats: Stats, clock: Clock) -> None:
+    stats.backends = {"file": BackendStats(), "kafka": BackendStats()}
+    document = json.loads(json.dumps(stats.document()))
+    assert [name for name, backend in document["backends"].items() if "producer" in backend] == []
+    broker = BrokerStats(
+        up=True,
+        round_trip_mean_s=0.01,
+        round_trip_p99_s=0.02,
+        queue_mean_s=0.001,
+        queued_requests=1,
+        awaited_requests=2,
+        requests=3,
+        sent_bytes=4,
+        retries=5,
+        errors=6,
+        timeouts=7,
+        disconnects=8,
+        throttle_mean_s=0.0,
+    )
+    stats.backends["kafka"].producer = ProducerStats(clock.ms(), 10, 1000, {"kafka1:9092": broker})
+    clock.now_s += 3
+    document = json.loads(json.dumps(stats.document()))
+    found = document["backends"]["kafka"]["producer"]
+    assert {key: found[key] for key in ("age_s", "queue_messages", "queue_bytes")} == {
+        "age_s": 3.0,
+        "queue_messages": 10,
+        "queue_bytes": 1000,
+    }
+    assert found["brokers"] == {"kafka1:9092": dataclasses.asdict(broker)}
+    assert "producer" not in document["backends"]["file"]
+
+
+def test_rates_are_told_by_flavor_and_in_sum(stats: Stats, clock: Clock) -> None:
+    for name in ("gr", "tr"):
+        stats.flavors[name] = FlavorStats(epoch="e", received_lines=1_000_000, feeds={"file": FeedStats()})
+    stats.backends["file"] = BackendStats()
+    stats.rates.sample()
+    clock.now_s += 30
+    stats.flavors["gr"].received_lines += 300
+    stats.flavors["tr"].received_lines += 60
+    stats.flavors["gr"].feeds["file"].persisted_lines += 270
+    stats.journal.appended_bytes += 3000
+    stats.http.answered(200, 0.001, 360)
+    stats.http.answered(400, 0.001, 30)
+    stats.http.refusals["empty_query"] += 30
+    document = json.loads(json.dumps(stats.document()))
+    assert document["journal"]["appended_lines_per_s"] == 12
+    assert document["journal"]["appended_bytes_per_s"] == 100
+    assert {name: flavor["received_lines_per_s"] for name, flavor in document["flavors"].items()} == {"gr": 10, "tr": 2}
+    assert document["flavors"]["gr"]["file"]["persisted_lines_per_s"] == 9
+    assert document["backends"]["file"]["persisted_lines_per_s"] == 9
+    assert (document["http"]["requests_per_s"], document["http"]["refused_per_s"]) == (13, 1)
+
+
+def test_a_journal_that_is_being_opened_makes_no_flood(stats: Stats, clock: Clock) -> None:
+    flavor = stats.flavors["gr"] = FlavorStats()
+    stats.rates.sample()
+    clock.now_s += 10
+    flavor.epoch, flavor.received_lines = "e", 1_000_000
+    assert stats.document()["flavors"]["gr"]["received_lines_per_s"] == 0  # type: ignore[index]
+    stats.rates.sample()
+    clock.now_s += 10
+    flavor.received_lines += 50
+    assert stats.document()["flavors"]["gr"]["received_lines_per_s"] == 5  # type: ignore[index]
+
+
 def test_collections_are_timed_between_watch_and_unwatch() -> None:
-    runtime = RuntimeStats()
+    runtime = RuntimeStats(time.monotonic)
     runtime.watch_gc()
     try:
         gc.collect()
@@ -322,7 +370,3 @@ def test_collections_are_timed_between_watch_and_unwatch() -> None:
 )
 def test_iso_time(time_ms: int, expected: str) -> None:
     assert iso_time(time_ms) == expected
-
-
-def test_bounds_of_the_histogram_ascend() -> None:
-    assert all(one < other for one, other in itertools.pairwise(LATENCY_BOUNDS_S))

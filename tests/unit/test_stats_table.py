@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
-from scratchd.stats import BackendStats, FeedStats, FlavorStats, Stats
+from scratchd.stats import BackendStats, BrokerStats, FeedStats, FlavorStats, ProducerStats, Stats
 from scratchd.tools.stats import table
 
 
@@ -48,3 +49,31 @@ def test_it_names_flavors_in_trouble_only(stats: Stats) -> None:
         "quota gr: the oldest lines leave unread in 0:05:00",
         "refusing tr: requests are answered 503",
     ]
+
+
+def test_it_has_rates_and_brokers(stats: Stats) -> None:
+    broker = BrokerStats(
+        up=True,
+        round_trip_mean_s=0.012,
+        round_trip_p99_s=0.02,
+        queue_mean_s=0.0,
+        queued_requests=0,
+        awaited_requests=0,
+        requests=3,
+        sent_bytes=4,
+        retries=5,
+        errors=0,
+        timeouts=0,
+        disconnects=0,
+        throttle_mean_s=0.0,
+    )
+    away = dataclasses.replace(broker, up=False)
+    stats.backends["file"].producer = ProducerStats(0, 0, 0, {"k1:9092": broker, "k2:9092": away})
+    stats.flavors["gr"].epoch = "e"
+    stats.rates.sample()
+    stats.flavors["gr"].received_lines = 1234
+    page = " ".join(table(json.dumps(stats.document()).encode()).split())
+    assert "FLAVOR RECEIVED PER S FILE" in page
+    assert "gr 1,234 1,234.0 stopped" in page
+    assert "broker k1:9092: answers in 12 ms, 5 retries" in page
+    assert "broker k2:9092: not connected, 5 retries" in page

@@ -167,8 +167,17 @@ def test_repeated_parameters_follow_the_configuration(repeated: str, values: byt
 def test_refusal(method: bytes, change: dict[str, object], reason: Reason, sentence: str) -> None:
     request = msgspec.structs.replace(GET, **{"method": method, **change})
     refusal = track().receive(request, TIME_MS, 0.0)
-    assert refusal == Refusal(reason, sentence)
+    assert refusal == Refusal(reason, sentence, flavor=None if "host" in change else "gr")
     assert refusal.body == f"{reason.word}: {sentence}\n".encode("ascii")
+
+
+@pytest.mark.parametrize("change", [{"path": b"/"}, {"method": b"POST"}])
+def test_what_is_refused_before_its_host_matters_is_its_flavors_all_the_same(change: dict[str, bytes]) -> None:
+    hosts = {"www.example.gr": "gr", "a.example.com.tr": "tr", "www.example.com": None, None: None}
+    for host, flavor in hosts.items():
+        refusal = track().receive(msgspec.structs.replace(GET, host=host, **change), TIME_MS, 0.0)
+        assert isinstance(refusal, Refusal)
+        assert refusal.flavor == flavor
 
 
 def test_client_over_its_rate_is_refused_until_the_windows_end() -> None:
@@ -179,6 +188,7 @@ def test_client_over_its_rate_is_refused_until_the_windows_end() -> None:
         Reason.RATE_LIMITED,
         "the client has sent 3 requests within 60 seconds, at most 2 are allowed, the next in 59 seconds",
         retry_after_s=59,
+        flavor="gr",
     )
     assert isinstance(outcomes[3], Refusal)
     assert outcomes[3].retry_after_s == 1

@@ -1,0 +1,65 @@
+"""Debs: the Debian packages of this work tree, built once for each state of its files, in other versions too.
+
+Owns the built packages below `.cache/`; knows nothing of what is done with them. `scripts/deb` builds them, as
+`make deb` does, but for the unit tests and lintian: those have a test of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from daemon import SOURCE
+
+CACHE = SOURCE / ".cache"
+
+NEWER = "99.1.0"
+"""A version newer than any that is released."""
+
+_NOT_PACKAGED = ("tests", "bench", ".ci")
+
+
+def built(name: str = "scratchd", version: str | None = None) -> Path:
+    """The .deb of the binary package `name`; of `version` instead of the one in debian/changelog, where given.
+
+    Raises:
+        AssertionError: it does not build; what was printed is in the message.
+    """
+    made = CACHE / f"deb-{_state()}-{version or 'own'}"
+    if not made.exists():
+        making = made.with_name(f"{made.name}.{id(made)}")
+        command = [sys.executable, str(SOURCE / "scripts/deb"), "--quick", "--into", str(making)]
+        done = subprocess.run(
+            [*command, *(["--version", version] if version else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"scripts/deb: exit status {done.returncode}\n{done.stdout[-3000:]}"
+        for old in CACHE.glob(f"deb-*-{version or 'own'}"):  # of states that are no more
+            shutil.rmtree(old)
+        making.rename(made)
+    (package,) = made.glob(f"{name}_*.deb")
+    return package
+
+
+def _state() -> str:
+    """A word for what goes into the packages: every file that git would have, but for tests."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=SOURCE,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    state = hashlib.sha256()
+    for name in sorted(listed):
+        path = SOURCE / name
+        if name and not name.startswith(_NOT_PACKAGED) and path.is_file():
+            state.update(f"{name}\0{path.stat().st_mode & 0o100}\0".encode() + path.read_bytes())
+    return state.hexdigest()[:12]
