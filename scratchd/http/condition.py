@@ -105,7 +105,7 @@ def _in_trouble(document: Mapping[str, Any], readiness: str, flows: bool) -> str
 
 
 def _has_trouble(flavor: Mapping[str, Any]) -> bool:
-    feeds = (feed for feed in flavor.values() if isinstance(feed, dict) and "state" in feed)
+    feeds = (feed for feed in flavor.values() if isinstance(feed, dict) and "pending_lines" in feed)
     left_s = flavor["quota_full_in_s"]
     return (
         not flavor["takes_lines"]

@@ -181,7 +181,8 @@ def _chosen(matching: list[_Flavor], asked: Asked) -> list[_Flavor]:
 
 
 def _pending(figures: Mapping[str, Any]) -> int:
-    return max((feed["pending_lines"] for feed in figures.values() if isinstance(feed, dict)), default=0)
+    feeds = (feed for feed in figures.values() if isinstance(feed, dict) and "pending_lines" in feed)
+    return max((feed["pending_lines"] for feed in feeds), default=0)
 
 
 def _feed(feed: Mapping[str, Any] | None) -> str:

@@ -166,8 +166,9 @@ def _lines(path: Path) -> Iterator[str | None]:
             time.sleep(POLL_S)
             with contextlib.suppress(FileNotFoundError):
                 now, then = path.stat(), os.fstat(file.fileno())
-                if (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino) and now.st_size and not file.peek():
+                if (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino):
+                    if now.st_size < file.tell():  # truncated in its place
+                        file.seek(0)
+                elif now.st_size and not file.peek():  # who writes has gone over to the new one
                     held.close()
                     file, torn = held.enter_context(path.open("rb")), b""
-                elif now.st_size < file.tell():
-                    file.seek(0)

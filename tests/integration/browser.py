@@ -18,7 +18,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     # Every site is on this machine, and nothing else is reachable.
-    "--host-resolver-rules=MAP *.example.test 127.0.0.1, EXCLUDE localhost, MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP *.example.test 127.0.0.1, EXCLUDE localhost, EXCLUDE 127.0.0.1, MAP * ~NOTFOUND",
 )
 
 
