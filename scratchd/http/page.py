@@ -108,6 +108,7 @@ class Page:
     def pieces(self, query: bytes) -> Iterator[str]:
         """The page in pieces, none of which takes long to make."""
         document, history = self._document(), self._history
+        yield ""
         silence_s, mean_rate = history.silence_s(), history.mean_rate()
         found = condition.judge(document, self._readiness(), silence_s, mean_rate)
         backends = sorted(document["backends"])
