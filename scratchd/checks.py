@@ -23,6 +23,8 @@ from typing import Generic, TypeVar
 
 import cachetools
 
+from scratchd import config
+
 RATE_WINDOW_S = 60.0
 """`checks.client_requests_per_min` counts within as many seconds."""
 
@@ -149,6 +151,38 @@ class Rate:
         window.requests += 1
         # Subtracted in this order, no rounding of floats makes it 61 in the window's first moment.
         return Counted(window.requests, max(1, math.ceil(RATE_WINDOW_S - (now_s - window.begins_s))))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The stores of the checks that are on.
+
+    Attributes:
+        section: what they were made for.
+        rate: None while that check is off.
+        duplicates: the same.
+    """
+
+    section: config.Checks
+    rate: Rate | None
+    duplicates: Duplicates | None
+
+
+def memory(section: config.Checks, before: Memory | None = None) -> Memory:
+    """The stores for a configuration.
+
+    Args:
+        section: says which, how large and for how long.
+        before: those of the configuration before: what still fits is kept, with all that it remembers.
+    """
+    window_s, entries = section.duplicate_window_s, section.store_entries
+    rate = Rate(entries) if section.client_requests_per_min else None
+    duplicates = Duplicates(window_s, entries) if window_s else None
+    if before is not None and before.section.store_entries == entries:
+        rate = rate and (before.rate or rate)
+        if before.section.duplicate_window_s == window_s:
+            duplicates = before.duplicates
+    return Memory(section, rate, duplicates)
 
 
 def _network(client: str) -> bytes | str:

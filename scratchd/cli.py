@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,20 +152,43 @@ def _load(chosen: argparse.Namespace, *, default_if_missing: bool = False) -> Co
     """The configuration, None after its errors were printed."""
     from scratchd import config  # noqa: PLC0415 - see the module's docstring
 
-    path: Path = getattr(chosen, "config", DEFAULT_CONFIG)
+    path = _path(chosen)
     if default_if_missing and not hasattr(chosen, "config") and not path.exists():
         return config.Config(flavors=(config.Flavor(name="any", hosts=("*",)),))
     try:
-        return config.load(path, instance=getattr(chosen, "instance", None))
+        return _read(chosen)
     except config.ConfigError as error:
         for line in error.errors:
             print(line, file=sys.stderr)
         return None
 
 
+def _path(chosen: argparse.Namespace) -> Path:
+    path: Path = getattr(chosen, "config", DEFAULT_CONFIG)
+    return path
+
+
+def _read(chosen: argparse.Namespace) -> Config:
+    from scratchd import config  # noqa: PLC0415 - see the module's docstring
+
+    return config.load(_path(chosen), instance=getattr(chosen, "instance", None))
+
+
+def _has_credentials(loaded: Config, command: str) -> bool:
+    """Whether every credential for Kafka is there; says which are not."""
+    from scratchd.config import credentials  # noqa: PLC0415 - the same
+
+    missing = credentials.resolve(loaded.kafka.librdkafka).missing
+    for name, why in missing.items():
+        print(f"scratchd {command}: kafka.librdkafka.{name}: {why}", file=sys.stderr)
+    return not missing
+
+
 def _serve(chosen: argparse.Namespace) -> int:
+    # Until the service heeds it, a reload that comes early must not end the process: it has not read anything yet.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     loaded = _load(chosen)
-    if loaded is None:
+    if loaded is None or (loaded.kafka.enabled and not _has_credentials(loaded, "serve")):
         return BAD_CONFIGURATION
     # HTTP/2's tables take 12 MB for a moment while they are imported. Before everything else: the rest then uses what
     # they leave, and the process' peak stays below what it needs anyway.
@@ -173,7 +198,7 @@ def _serve(chosen: argparse.Namespace) -> int:
 
     memory.share_one_arena()
     log.configure(loaded.log.level)
-    return OK if service.run(loaded) else FAILED
+    return OK if service.run(loaded, functools.partial(_read, chosen)) else FAILED
 
 
 def _check(chosen: argparse.Namespace) -> int:
@@ -222,6 +247,8 @@ def _backfill(chosen: argparse.Namespace) -> int:
         return BAD_CONFIGURATION
     if not loaded.kafka.bootstrap_servers:
         print("scratchd backfill: kafka.bootstrap_servers is empty: there are no topics to read", file=sys.stderr)
+        return BAD_CONFIGURATION
+    if not _has_credentials(loaded, "backfill"):
         return BAD_CONFIGURATION
     from scratchd.tools import backfill  # noqa: PLC0415 - the same
 

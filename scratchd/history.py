@@ -67,10 +67,10 @@ class History:
         self._latency = Series()
 
     async def run(self) -> None:
-        """Samples until cancelled."""
+        """Samples until cancelled; started when the journals are open, since what comes before is not noticed."""
         while True:
-            await trio.sleep(SAMPLE_S)
             self.sample()
+            await trio.sleep(SAMPLE_S)
 
     def sample(self) -> None:
         """Takes a sample now."""

@@ -90,4 +90,9 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Logs from `level` on from now on."""
     logging.getLogger("scratchd").setLevel(level.upper())

@@ -1,9 +1,13 @@
 """The service: builds the parts from a configuration, opens them in order, and closes them in reverse.
 
-The wiring is all here and nothing else is. Order: sockets, admin, journals, backends, gate; so `/health/*` answers
+The wiring is all here and nothing else is. Order: sockets, admin, backends, journals, gate; so `/health/*` answers
 while a long recovery runs, and no request is taken before its journal is open. At SIGTERM or SIGINT the gate finishes
 what it has begun, then the backends bring what is in the journal to safety, both within `http.stop_timeout_s`; what is
 left waits in the journal. A second signal stops at once.
+
+At SIGHUP a new configuration is put into effect (`scratchd.reload`): what may fail or wait comes first, and changes
+nothing that anybody sees; then every part adopts it in one step, between two turns of the gate, so a request meets the
+old configuration or the new one.
 
 An unexpected exception in any task is a bug: it ends the process, systemd starts it again, and the journal holds
 everything.
@@ -17,17 +21,17 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import sdnotify
 import trio
 
 from scratchd import __version__
-from scratchd.backends.contract import Backend
-from scratchd.backends.file import FileBackend
-from scratchd.backends.supervisor import Feed
-from scratchd.config import Config, librdkafka
+from scratchd import log as logs
+from scratchd.config import Config
+from scratchd.config.credentials import CredentialError
+from scratchd.destinations import Destinations
 from scratchd.flavors import Flavors
 from scratchd.history import History
 from scratchd.http.admin import Admin
@@ -35,16 +39,15 @@ from scratchd.http.gate import Gate
 from scratchd.http.intake import Intake
 from scratchd.http.listen import ListenError, Listeners, listeners
 from scratchd.http.page import Page
-from scratchd.journal import cursor as journal_cursor
-from scratchd.journal.flavor import FlavorJournal, JournalLockedError, Limits, locked
+from scratchd.journal.flavor import JournalLockedError, locked
 from scratchd.journal.outlook import Outlook
 from scratchd.log import Log
 from scratchd.metrics import Metrics
-from scratchd.stats import BackendStats, FlavorStats, Stats, rates
+from scratchd.reload import Reloader, ReloadError
+from scratchd.stats import Stats, rates
+from scratchd.systemd import PULSE_S, Status, Systemd
+from scratchd.tenants import ComebackError, Tenants
 from scratchd.track import Track
-
-PULSE_S = 0.5
-"""How often the loop says that it turns: for its lag and for systemd's watchdog."""
 
 
 def clock_ms() -> int:
@@ -56,8 +59,12 @@ class StartError(Exception):
     """The service cannot start: something on this machine is not as the configuration says."""
 
 
-def run(config: Config) -> bool:
+def run(config: Config, read: Callable[[], Config]) -> bool:
     """Runs until a signal ends it.
+
+    Args:
+        config: the configuration.
+        read: reads it anew, raising `ConfigError`; blocking.
 
     Returns:
         False when it could not start; why is in the log.
@@ -65,7 +72,7 @@ def run(config: Config) -> bool:
     log = Log("service")
     failures: list[BaseException] = []
     try:
-        trio.run(Service(config, log).run, strict_exception_groups=True)
+        trio.run(Service(config, read, log).run, strict_exception_groups=True)
     except* StartError as group:
         failures += _leaves(group)
     for failure in failures:
@@ -86,23 +93,36 @@ def _starting() -> Iterator[None]:
     """Turns what may be wrong with a machine into `StartError`."""
     try:
         yield
-    except (ListenError, JournalLockedError, OSError) as error:
+    except (ListenError, JournalLockedError, CredentialError, OSError) as error:
         raise StartError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a new configuration concerns, once everything is open."""
+
+    admin: Admin
+    destinations: Destinations
+    tenants: Tenants
+    outlook: Outlook
+    intake: Intake
+    gate: Gate
 
 
 class Service:
     """One instance."""
 
-    def __init__(self, config: Config, log: Log) -> None:
+    def __init__(self, config: Config, read: Callable[[], Config], log: Log) -> None:
         self._config = config
+        self._read = read
         self._log = log
-        self._flavors = Flavors(config)
         self._stats = Stats(__version__, config.instance, clock_ms, time.monotonic)
         self._stats.build |= {"python": platform.python_version(), "trio": trio.__version__, "librdkafka": ""}
+        self._status = Status(self._stats, time.monotonic)
+        self._systemd = Systemd()
+        self._ready = trio.Event()
         self._stopping = trio.Event()
-        self._ready = False
-        self._journals: dict[str, FlavorJournal] = {}
-        self._systemd = sdnotify.SystemdNotifier()
+        self._parts: _Parts | None = None
 
     async def run(self) -> None:
         """Runs until the first SIGTERM or SIGINT and what follows it, or until the second."""
@@ -131,159 +151,83 @@ class Service:
             self._stats.runtime.unwatch_gc()
 
     async def _serve(self, sockets: Listeners, background: trio.Nursery) -> None:
-        config, stats = self._config, self._stats
+        config, stats, flavors = self._config, self._stats, Flavors(self._config)
+        reloader = Reloader(self._read, config, self._apply, self._systemd, self._log)
+        background.start_soon(reloader.run, self._ready, self._stopping)
         history = History(stats, time.monotonic)
-        background.start_soon(history.run)
         page = Page(stats.document, history, self._readiness, lambda: datetime.datetime.now(datetime.UTC))
         admin = Admin(config.http, stats.document, Metrics(stats).render, page, self._readiness, log=Log("http"))
         background.start_soon(admin.serve, sockets.admin)
-        backends = await self._open_backends(background)
-        feeds = await self._open_journals(backends, background)
-        background.start_soon(self._outlook().run)
-        background.start_soon(self._keep_rates)
-        intake = Intake(
-            Track(config, self._flavors),
-            self._flavors,
-            {flavor.name: self._journals[flavor.name].writer for flavor in self._flavors},
-            stats.http,
-            Log("http"),
-            clock_ms=clock_ms,
+        destinations = Destinations(flavors, clock_ms=clock_ms)
+        tenants = Tenants(self._directory, config.journal, stats, clock_ms=clock_ms)
+        with _starting():
+            await destinations.open(config, stats, background)
+            await tenants.open(flavors, destinations.backends, self._systemd.starting)
+        outlook = Outlook(
+            self._directory,
+            _quotas(config, flavors),
+            stats.journal,
+            stats.flavors,
+            Log("journal"),
+            monotonic=time.monotonic,
         )
+        background.start_soon(outlook.run)
+        background.start_soon(self._keep_rates)
+        background.start_soon(history.run)
+        track = Track(config, flavors)
+        intake = Intake(track, flavors, tenants.writers, stats.http, Log("http"), clock_ms=clock_ms)
         gate = Gate(config.http, intake, stats.http, Log("http"), clock_ms=clock_ms)
-        async with trio.open_nursery() as feeding:
-            for feed in feeds:
-                feeding.start_soon(feed.run)
+        self._parts = _Parts(admin, destinations, tenants, outlook, intake, gate)
+        async with trio.open_nursery() as persisting:
+            await persisting.start(tenants.run)
             async with trio.open_nursery() as gating:
                 gating.start_soon(gate.serve, sockets.track)
-                self._ready = True
-                self._systemd.notify("READY=1")
+                background.start_soon(self._systemd.keep_watchdog, gate.turned)
+                background.start_soon(self._systemd.keep_status, self._status_text)
+                self._ready.set()
+                self._systemd.ready()
                 self._log.info("ready", version=__version__, listen=",".join(sockets.track_names), pid=os.getpid())
                 await self._stopping.wait()
-                self._systemd.notify("STOPPING=1")
-                self._log.info("stopping", within_s=config.http.stop_timeout_s)
-                deadline = trio.current_time() + config.http.stop_timeout_s
+                within_s = self._config.http.stop_timeout_s
+                self._systemd.stopping(within_s)
+                self._log.info("stopping", within_s=within_s)
+                deadline = trio.current_time() + within_s
                 gating.cancel_scope.deadline = deadline
                 gate.stop()
-            for feed in feeds:
-                feed.stop()
-            feeding.cancel_scope.deadline = deadline
-        await self._close_journals()
+            tenants.stop(deadline)
 
-    def _outlook(self) -> Outlook:
-        # The quota is kept by making room for one segment more.
-        segment_bytes = self._config.journal.segment_bytes
-        quotas = {flavor.name: flavor.quota_bytes - segment_bytes for flavor in self._flavors}
-        stats, log = self._stats, Log("journal")
-        return Outlook(self._directory, quotas, stats.journal, stats.flavors, log, monotonic=time.monotonic)
+    async def _apply(self, config: Config) -> None:
+        """Puts a configuration into effect, all of it or, raising `ReloadError`, nothing."""
+        if self._parts is None:
+            raise ReloadError("the service has not started yet")
+        parts, flavors = self._parts, Flavors(config)
+        async with parts.tenants.changing:
+            try:
+                added = await parts.tenants.open_added(flavors)
+            except (ComebackError, OSError) as error:
+                raise ReloadError(str(error)) from error
+            if self._stopping.is_set():
+                await parts.tenants.discard(added)
+                raise ReloadError("the service is stopping")
+            # From here on nothing waits: whoever runs next finds all of it.
+            self._config = config
+            elsewhere = parts.destinations.adopt(flavors)
+            parts.tenants.adopt(flavors, added, elsewhere)
+            track = Track(config, flavors, parts.intake.tenancy.track.memory)
+            parts.intake.adopt(track, flavors, parts.tenants.writers)
+            parts.gate.adopt(config.http)
+            parts.admin.adopt(config.http)
+            parts.outlook.adopt(_quotas(config, flavors))
+            logs.set_level(config.log.level)
 
     def _readiness(self) -> str:
         """The word of `/health/ready`."""
         if self._stopping.is_set():
             return "stopping"
-        if not self._ready:
+        if self._parts is None or not self._ready.is_set():
             return "starting"
-        takes = any(self._journals[flavor.name].writer.takes_lines for flavor in self._flavors)
+        takes = any(writer.takes_lines for writer in self._parts.tenants.writers.values())
         return "ready" if takes else "journal_full"
-
-    async def _open_backends(self, background: trio.Nursery) -> list[Backend]:
-        config, backends = self._config, list[Backend]()
-        if config.file.enabled:
-            self._stats.backends["file"] = BackendStats()
-            paths = {flavor.name: flavor.file_path for flavor in self._flavors}
-            zones = {flavor.name: flavor.zone.key for flavor in self._flavors}
-            backends.append(FileBackend(paths, self._today, config.file.flush_interval_s, Log("file"), zones))
-        if config.kafka.enabled:
-            # Importing it takes longer than all else together, so only who uses it pays.
-            from scratchd.backends.kafka import KafkaBackend  # noqa: PLC0415
-            from scratchd.backends.producer import Producer, library_version  # noqa: PLC0415
-
-            self._stats.build["librdkafka"] = library_version()
-            stats = self._stats.backends["kafka"] = BackendStats()
-            topics = {flavor.name: flavor.kafka_topic for flavor in self._flavors}
-            properties = librdkafka.settings(config.kafka.librdkafka)
-            producer = Producer(
-                {**properties, "bootstrap.servers": config.kafka.bootstrap_servers},
-                next(iter(topics.values())),
-                stats=stats,
-                log=Log("kafka"),
-                clock_ms=clock_ms,
-            )
-            await background.start(producer.run)
-            backends.append(KafkaBackend(topics=topics, key_parameter=config.kafka.key_parameter, producer=producer))
-        return backends
-
-    def _today(self, flavor: str) -> datetime.date:
-        known = self._flavors.by_name.get(flavor)
-        return known.date(clock_ms()) if known else datetime.datetime.now(datetime.UTC).date()
-
-    async def _open_journals(self, backends: Sequence[Backend], background: trio.Nursery) -> list[Feed]:
-        """Opens every flavor's journal, the removed ones' too, which are drained and take nothing more."""
-        feeds: list[Feed] = []
-        names = [backend.name for backend in backends]
-        for flavor in self._flavors:
-            journal = await self._open_journal(flavor.name, names, flavor.quota_bytes)
-            journal.writer.try_to_take()
-            feeds += self._feeds(journal, backends)
-        for directory in sorted(self._directory.iterdir()):
-            if directory.is_dir() and directory.name not in self._flavors.by_name:
-                feeds += await self._open_removed(directory, backends)
-        for journal in self._journals.values():
-            background.start_soon(journal.writer.run)
-        return feeds
-
-    async def _open_removed(self, directory: Path, backends: Sequence[Backend]) -> list[Feed]:
-        saved = journal_cursor.backends(directory)
-        draining = [backend for backend in backends if backend.name in saved]
-        if not draining:
-            return []
-        journal = await self._open_journal(
-            directory.name, [backend.name for backend in draining], self._config.journal.quota_bytes
-        )
-        pending = {
-            backend.name: self._stats.flavors[directory.name].pending_lines(backend.name) for backend in draining
-        }
-        unfinished = any(
-            journal.cursor(backend.name).unfinished for backend in draining if backend.name not in journal.broken
-        )
-        if not unfinished and not any(pending.values()):
-            del self._journals[directory.name], self._stats.flavors[directory.name]
-            return []
-        self._log.info("draining a flavor that was removed from the configuration", flavor=directory.name, **pending)
-        feeds = self._feeds(journal, draining)
-        for feed in feeds:
-            feed.stop()
-        return feeds
-
-    async def _open_journal(self, flavor: str, backends: Sequence[str], quota_bytes: int) -> FlavorJournal:
-        journal = self._config.journal
-        stats = self._stats.flavors[flavor] = FlavorStats()
-        limits = Limits(journal.segment_bytes, quota_bytes, journal.sync, journal.sync_interval_s)
-
-        def open_blocking() -> FlavorJournal:
-            directory, totals, log = self._directory / flavor, self._stats.journal, Log("journal")
-            return FlavorJournal(directory, flavor, backends, limits, stats=stats, totals=totals, log=log)
-
-        with _starting():
-            opened = self._journals[flavor] = await trio.to_thread.run_sync(open_blocking)
-        return opened
-
-    def _feeds(self, journal: FlavorJournal, backends: Sequence[Backend]) -> list[Feed]:
-        stats = self._stats
-        return [
-            Feed(
-                backend,
-                journal,
-                stats.flavors[journal.flavor].feeds[backend.name],
-                stats.backends[backend.name],
-                Log(backend.name),
-                clock_ms=clock_ms,
-            )
-            for backend in backends
-        ]
-
-    async def _close_journals(self) -> None:
-        for journal in self._journals.values():
-            await journal.writer.close()
 
     async def _heed_signals(self, everything: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -295,13 +239,13 @@ class Service:
                 self._stopping.set()
 
     async def _pulse(self) -> None:
-        watched = "WATCHDOG_USEC" in os.environ
         while True:
             began = trio.current_time()
             await trio.sleep(PULSE_S)
             self._stats.runtime.woke(max(0.0, trio.current_time() - began - PULSE_S))
-            if watched:
-                self._systemd.notify("WATCHDOG=1")
+
+    def _status_text(self) -> str:
+        return f"stopping: {self._status.text()}" if self._stopping.is_set() else self._status.text()
 
     async def _keep_rates(self) -> None:
         while True:
@@ -315,3 +259,8 @@ class Service:
             )
             for name in self._stats.backends
         }
+
+
+def _quotas(config: Config, flavors: Flavors) -> Mapping[str, int]:
+    """By flavor, the bytes that its segments may take: the quota is kept by making room for one segment more."""
+    return {flavor.name: flavor.quota_bytes - config.journal.segment_bytes for flavor in flavors}

@@ -16,7 +16,7 @@ import dataclasses
 
 import msgspec
 
-from scratchd.checks import RATE_WINDOW_S, Duplicates, Rate
+from scratchd.checks import RATE_WINDOW_S, Memory, memory
 from scratchd.config import Config
 from scratchd.flavors import Flavor, Flavors
 from scratchd.line import Line
@@ -72,20 +72,24 @@ Outcome = Accepted | Duplicate | HeadOnly | Refusal
 class Track:
     """Judges requests by a configuration.
 
+    Args:
+        config: the configuration.
+        flavors: its flavors.
+        before: what the checks of the configuration before remember.
+
     Attributes:
+        memory: what the checks remember.
         wants_client: whether a request's `client` is looked at; finding it out costs its parser some work.
     """
 
-    def __init__(self, config: Config, flavors: Flavors) -> None:
-        checks = config.checks
+    def __init__(self, config: Config, flavors: Flavors, before: Memory | None = None) -> None:
+        self.memory = memory(config.checks, before)
         self._flavors = flavors
         self._path = config.http.track_path.encode()
         self._limits = Limits(config.http.max_query_bytes, config.http.max_parameters)
         self._repeated = config.query.repeated
-        self._requests_per_min = checks.client_requests_per_min
-        self._rate = Rate(checks.store_entries) if self._requests_per_min else None
-        window_s = checks.duplicate_window_s
-        self._duplicates = Duplicates(window_s, checks.store_entries) if window_s else None
+        self._requests_per_min = config.checks.client_requests_per_min
+        self._rate, self._duplicates = self.memory.rate, self.memory.duplicates
         self.wants_client = self._rate is not None or self._duplicates is not None
 
     def receive(self, request: Request, time_ms: int, monotonic_s: float) -> Outcome:

@@ -68,6 +68,11 @@ class FileBackend:
         self._log = log
         self._zones = zones
 
+    def adopt(self, templates: Mapping[str, str], zones: Mapping[str, str]) -> None:
+        """Opens flavors by these from now on; what is open stays as it is until it is opened anew."""
+        self._templates = templates
+        self._zones = zones
+
     @contextlib.asynccontextmanager
     async def open(self, opening: Opening) -> AsyncIterator[Outlet]:
         """Opens every file that the cursor knows; others are opened when their first line comes.
@@ -212,6 +217,10 @@ class _FileOutlet:
             file = LogFile(path, mark["length"], self._log)
             self._days[datetime.date.fromisoformat(text)] = _Day(file, mark["length"], runs_of(mark))
         self._end_of_replay()
+        if not self._replaying:
+            # Another flavor may want a path that is not this one's any more, and this one may be silent for long.
+            for date in [date for date, day in self._days.items() if day.file.path != self._path(date)]:
+                self._finish(date)
         if known not in {None, self._template}:
             self._try_to_save()  # a flavor that is removed meanwhile is drained to it
 
@@ -294,7 +303,7 @@ class _FileOutlet:
 
     def _day(self, date: datetime.date) -> _Day:
         """The day with its file open at the path of the present configuration, known to the cursor."""
-        path = Path(self._template.replace("{date}", date.isoformat()))
+        path = self._path(date)
         day = self._days.get(date)
         if day is not None and day.file.path == path:
             return day
@@ -308,6 +317,9 @@ class _FileOutlet:
         except OSError as error:
             raise failure(manifest.path_of(path), error) from error
         return day
+
+    def _path(self, date: datetime.date) -> Path:
+        return Path(self._template.replace("{date}", date.isoformat()))
 
     def _look(self) -> None:
         """Begins the path of a file anew that was moved or deleted."""

@@ -69,6 +69,11 @@ class KafkaBackend:
         self._producer = producer
         self._refused: set[str] = set()
 
+    def adopt(self, topics: Mapping[str, str]) -> None:
+        """Opens flavors by these from now on; what is open stays as it is until it is opened anew."""
+        self._topics = topics
+        self._producer.topic = next(iter(topics.values()))
+
     @asynccontextmanager
     async def open(self, opening: Opening) -> AsyncIterator[Outlet]:
         """Opens one flavor's topic; leaving waits for the reports of what was handed over.

@@ -63,11 +63,12 @@ class Producer:
 
     Args:
         settings: its properties, brokers included, callbacks not.
-        topic: one that is written to anyway, for asking whether brokers answer.
         clock_ms: the wall clock, for the time of an error.
+        conceal: cuts secrets out of what librdkafka says.
         make: makes the producer of confluent-kafka, or what stands for it in tests.
 
     Attributes:
+        topic: one that is written to anyway, for asking whether brokers answer.
         fatal: why it can do nothing any more, until `renew`.
         awaited: how many messages have no report yet.
         reachable: whether some broker answers, as far as is known.
@@ -82,6 +83,7 @@ class Producer:
         stats: BackendStats,
         log: Log,
         clock_ms: Callable[[], int],
+        conceal: Callable[[str], str] = str,
         make: Callable[..., Any] = ConfluentProducer,
     ) -> None:
         self.fatal: BackendError | None = None
@@ -89,10 +91,11 @@ class Producer:
         self.reachable = True
         self.watchers: set[Callable[[], None]] = set()
         self._settings = {**settings, "error_cb": self._on_error, "stats_cb": self._on_statistics}
-        self._topic = topic
+        self.topic = topic
         self._stats = stats
         self._log = log
         self._clock_ms = clock_ms
+        self._conceal = conceal
         self._make = make
         self._producer: Any = None
         self._library_logger = log.logger.getChild("librdkafka")
@@ -158,6 +161,7 @@ class Producer:
 
     def complain(self, flavor: str, failed: BackendError, message: str) -> None:
         """Counts an error, and logs it where none of its kind was logged for a while."""
+        failed = BackendError(failed.kind, self._conceal(failed.message))
         self._stats.failed(iso_time(self._clock_ms()), flavor, failed.kind, failed.message)
         if self._is_due(f"{flavor} {failed.kind}"):
             where = {"flavor": flavor} if flavor else {}
@@ -194,7 +198,7 @@ class Producer:
 
     def _answers(self) -> bool:
         try:
-            self._producer.list_topics(self._topic, timeout=PROBE_TIMEOUT_S)
+            self._producer.list_topics(self.topic, timeout=PROBE_TIMEOUT_S)
         except KafkaException:
             return False
         return True
@@ -226,7 +230,8 @@ class Producer:
 
     def _is_news(self, record: logging.LogRecord) -> bool:
         """Whether a line of librdkafka's own log is to be kept."""
-        facility = record.getMessage().partition(" ")[0]
+        record.msg, record.args = self._conceal(record.getMessage()), ()
+        facility = record.msg.partition(" ")[0]
         # A failed connection comes to `_on_error` as well.
         return facility != "FAIL" and self._is_due(f"log {facility}")
 

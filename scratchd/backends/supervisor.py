@@ -3,6 +3,9 @@
 Knows the contract and no backend. Failure is the normal case: back off with jitter, open again at the cursor. The
 next opening begins only after the last one was left, and that waits for its last system call, so a hanging file system
 never has two writers.
+
+Where a flavor's lines go may change while it is fed (`reopen`): what was taken is settled, the opening left, and the
+next one goes where the configuration says by then. Not before: a call that hangs is waited for then too.
 """
 
 from __future__ import annotations
@@ -116,6 +119,7 @@ class Feed:
         self._jitter = jitter
         self._limiter = trio.CapacityLimiter(1)
         self._stopping = trio.Event()
+        self._reopening = trio.Event()
         self._opened_as: State = "running"
         # Kinds of errors that were logged since lines last came through.
         self._failing: set[str] = set()
@@ -129,6 +133,15 @@ class Feed:
         """Lets `run` return once everything that is in the journal has been brought to safety."""
         self._stopping.set()
 
+    def go_on(self) -> None:
+        """Takes `stop` back, as far as `run` has not returned."""
+        if self._stopping.is_set():
+            self._stopping = trio.Event()
+
+    def reopen(self) -> None:
+        """Has the backend opened anew as soon as that can be; the present opening is settled first."""
+        self._reopening.set()
+
     async def run(self) -> None:
         """Feeds until `stop` and the journal's end, or until cancelled; failures are its daily work."""
         name = self._backend.name
@@ -138,6 +151,7 @@ class Feed:
         failures = 0
         while True:
             began, beginning = trio.current_time(), self._stats.next_sequence
+            self._reopening = trio.Event()
             try:
                 await self._feed()
             except BackendError as error:
@@ -146,10 +160,13 @@ class Feed:
                 self._stats.state = "backing_off"
                 self._fail(error)
             else:
+                if self._reopening.is_set():
+                    continue
                 self._stats.state = "stopped"
                 return
             wait_s = min(BACK_OFF_MOST_S, BACK_OFF_FIRST_S * 2 ** min(failures - 1, 10))
-            await trio.sleep(wait_s * (0.5 + self._jitter() / 2))
+            with trio.move_on_after(wait_s * (0.5 + self._jitter() / 2)):
+                await self._reopening.wait()
 
     def _fail(self, error: BackendError) -> None:
         self._backend_stats.failed(iso_time(self._clock_ms()), self._journal.flavor, error.kind, error.message)
@@ -205,15 +222,19 @@ class Feed:
         writer = self._journal.writer
         settle_at = trio.current_time() + SETTLE_S
         while True:
+            if self._reopening.is_set():
+                await self._settle(outlet, final=False)
+                return
             if reader.sequence < writer.next_sequence:
                 await self._hand_over(outlet, reader)
             elif self._stopping.is_set():
                 await self._settle(outlet, final=True)
-                return
+                if self._stopping.is_set():
+                    return
             else:
                 with trio.move_on_at(settle_at):
                     await self._wait_for_lines(reader.sequence)
-                    if not self._stopping.is_set():
+                    if not (self._stopping.is_set() or self._reopening.is_set()):
                         await trio.sleep(self._backend.linger_s)
             if trio.current_time() >= settle_at:
                 await self._settle(outlet, final=False)
@@ -246,11 +267,12 @@ class Feed:
     async def _wait_for_lines(self, sequence: int) -> None:
         async with trio.open_nursery() as nursery:
 
-            async def until_stopped() -> None:
-                await self._stopping.wait()
+            async def until(event: trio.Event) -> None:
+                await event.wait()
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(until_stopped)
+            nursery.start_soon(until, self._stopping)
+            nursery.start_soon(until, self._reopening)
             await self._journal.writer.wait_beyond(sequence)
             nursery.cancel_scope.cancel()
 

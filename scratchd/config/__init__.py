@@ -7,7 +7,9 @@ This package owns the file; nobody else reads it, and it knows none of the parts
     document    JSON text into structs, with every error and not only the first
     rules       what several keys must obey together
     librdkafka  Kafka's properties, validated by librdkafka without connecting
+    credentials secrets that are only named, and that systemd hands over
     advice      warnings: allowed, yet hardly meant
+    takeover    which part of it a running service can put into effect
 
 An error names file, key, value, rule and, for a mistyped name, the nearest known one. Secrets are never shown.
 """

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scratchd.config import librdkafka
+from scratchd.config.credentials import Credential, resolve
 from scratchd.config.document import shown
 from scratchd.config.sections import Config, Http
 
@@ -86,13 +87,16 @@ def _on_paths(config: Config) -> Iterator[str]:
 
 def _on_kafka(config: Config) -> Iterator[str]:
     kafka = config.kafka
+    for name, why in resolve(kafka.librdkafka).missing.items():
+        yield f"kafka.librdkafka.{name}: {why}"
     if not kafka.enabled:
         if kafka.bootstrap_servers:
             yield "kafka.bootstrap_servers: is set, but kafka.enabled is false: nothing goes to Kafka"
         return
     properties = kafka.librdkafka
-    protocol = str(properties.get("security.protocol", "plaintext")).lower()
-    for prefix in ("sasl", "ssl"):
+    given = properties.get("security.protocol", "plaintext")
+    protocol = str(given).lower()
+    for prefix in () if isinstance(given, Credential) else ("sasl", "ssl"):
         unused = [name for name in properties if name.startswith(f"{prefix}.")]
         if unused and prefix not in protocol:
             yield (

@@ -142,7 +142,7 @@ class _Walk:
         if isinstance(kind, inspect.Metadata):
             extra, kind = kind.extra or {}, kind.type
         if isinstance(kind, inspect.StructType):
-            return self._struct(path, kind, value)
+            return self._struct(path, kind, value, masked=masked)
         try:
             if isinstance(kind, inspect.VarTupleType):
                 return self._tuple(path, kind, value)
@@ -158,7 +158,7 @@ class _Walk:
             return _INVALID
         return leaf
 
-    def _struct(self, path: str, kind: inspect.StructType, value: object) -> object:
+    def _struct(self, path: str, kind: inspect.StructType, value: object, *, masked: bool) -> object:
         fields = {field.encode_name: field for field in kind.fields}
         entries = self._entries(path, value)
         for key in () if entries is None else entries:
@@ -168,7 +168,7 @@ class _Walk:
         for key, field in fields.items():
             result: object = _INVALID
             if entries is not None and key in entries:
-                result = self.value(join(path, key), field.type, entries[key])
+                result = self.value(join(path, key), field.type, entries[key], masked=masked)
             elif entries is not None and field.required:
                 self._report.add(join(path, key), "is required, but missing")
             if result is _INVALID and field.required:
@@ -210,7 +210,11 @@ class _Walk:
             return _leaf(
                 inspect.StrType() if isinstance(value, str) else _NUMBERS.get(type(value), inspect.AnyType()), value
             )
-        raise ValueError("is none of a string, a number, true and false")
+        structs = [member for member in members if isinstance(member, inspect.StructType)]
+        if structs and isinstance(value, dict):
+            return self._struct(path, structs[0], value, masked=masked)
+        keys = "".join(f', {{"{field.encode_name}": ...}}' for struct in structs for field in struct.fields)
+        raise ValueError(f"is none of a string, a number{keys}, true and false")
 
     def _entries(self, path: str, value: object) -> dict[str, object] | None:
         """The object's entries, None once it was reported that it is none. Its text may be a secret: not shown."""

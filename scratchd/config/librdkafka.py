@@ -9,19 +9,21 @@ librdkafka stops at its first objection. To hear them all, each property is firs
 name or value is then surely its own (an alias is answered in its main name's terms, so the text does not tell). Those
 that pass are offered together, where an objection to a combination, a certificate or a mechanism comes up.
 
-It must not show secrets: values of such properties are cut out of librdkafka's own words too.
+A credential that is unresolved (`scratchd.config.credentials`) is offered as a placeholder, so everything else is
+validated as ever. What a placeholder cannot stand for is left out: a key pair of which a part is not there.
+
+It must not show secrets: values of such properties, and of credentials, are cut out of librdkafka's own words too.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from scratchd.config.credentials import Credential, Value, resolve
 from scratchd.config.syntax import nearest
-
-Value = str | int | float | bool
 
 _SERVERS = "set kafka.bootstrap_servers instead"
 _EXPIRY = "the journal keeps what is not delivered, so messages never expire (it is 0)"
@@ -126,6 +128,30 @@ class Verdict:
     warnings: Sequence[str]
 
 
+class Concealment:
+    """Cuts secrets out of librdkafka's words, without mangling words that a tiny one occurs in.
+
+    Args:
+        properties: as they are in the configuration.
+        values: the same, credentials resolved.
+    """
+
+    def __init__(self, properties: Mapping[str, Value | Credential], values: Mapping[str, Value]) -> None:
+        secrets = {
+            str(value)
+            for name, value in values.items()
+            if is_secret(name) or isinstance(properties.get(name), Credential)
+        }
+        # The longest first: one may contain another.
+        self._secrets = sorted((s for s in secrets if len(s) >= _SECRET_CHARACTERS), key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """The text in one line, without them."""
+        for secret in self._secrets:
+            text = text.replace(secret, "...")
+        return " ".join(text.split())
+
+
 def is_secret(name: str) -> bool:
     """Whether the property's value must not be shown."""
     name = name.lower()
@@ -140,21 +166,22 @@ def refusal(name: str) -> str | None:
     return None
 
 
-def examine(properties: Mapping[str, Value]) -> Verdict:
+def examine(properties: Mapping[str, Value | Credential]) -> Verdict:
     """Lets librdkafka validate the properties that are not refused, without connecting."""
+    resolved = resolve(properties)
+    offered = {name: resolved.values.get(name, _PLACEHOLDER) for name in properties if refusal(name) is None}
+    conceal = Concealment(properties, resolved.values)
     errors = []
     accepted: dict[str, Value] = {}
-    for name, value in properties.items():
-        if refusal(name) is not None:
-            continue
-        objection, _ = _offer(_passive(settings({name: value})))
+    for name, value in offered.items():
+        objection, _ = _offer(_passive(settings({name: value})), conceal)
         if objection is None or objection.startswith(_COMBINED):
             accepted[name] = value
-        else:
-            hint = nearest(name, _COMMON.split()) if objection.startswith("No such") else ""
+        elif name not in resolved.missing or objection.startswith(_UNKNOWN):
+            hint = nearest(name, _COMMON.split()) if objection.startswith(_UNKNOWN) else ""
             errors.append((name, objection + hint))
     accepted.pop("sasl.kerberos.min.time.before.relogin", None)
-    objection, warnings = _offer(_passive(settings(accepted)))
+    objection, warnings = _offer(_passive(settings(_without_placeholders(accepted, resolved.missing))), conceal)
     if objection is not None:
         text = objection.removeprefix(_COMBINED)
         named, failed, _ = text.partition(" failed: ")
@@ -162,8 +189,28 @@ def examine(properties: Mapping[str, Value]) -> Verdict:
     return Verdict(errors, warnings)
 
 
+_PLACEHOLDER = "unresolved"
+"""Offered in the place of a credential that is not there; where no word fits it is not offered together with others."""
+
+_KEY_PAIR = ("ssl.key", "ssl.certificate", "ssl.keystore")
+"""Validated together or not at all."""
+
+
+def _without_placeholders(properties: Mapping[str, Value], missing: Collection[str]) -> dict[str, Value]:
+    """The properties, without what cannot be combined while some are placeholders."""
+    left_out = tuple(name for name in missing if name.startswith("ssl."))
+    if any(name.startswith(_KEY_PAIR) for name in missing):
+        left_out += _KEY_PAIR
+    if {"sasl.mechanism", "sasl.mechanisms"} & set(missing):
+        left_out += ("sasl.", "security.protocol")  # what they have to fit is not known
+    return {name: value for name, value in properties.items() if not name.startswith(left_out)}
+
+
 _COMBINED = "Failed to create producer: "
 """Begins an objection that came up only when all properties were taken and the producer was being built."""
+
+_UNKNOWN = "No such"
+"""Begins an objection to a name."""
 
 
 class _Warnings(logging.Handler):
@@ -193,7 +240,7 @@ def _passive(properties: Mapping[str, Value]) -> dict[str, Value]:
     return {"sasl.kerberos.min.time.before.relogin": 0, **passive}
 
 
-def _offer(properties: Mapping[str, Value]) -> tuple[str | None, list[str]]:
+def _offer(properties: Mapping[str, Value], conceal: Concealment) -> tuple[str | None, list[str]]:
     """Builds a producer and drops it: librdkafka's objection, None where it has none, and its warnings."""
     import confluent_kafka  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415
 
@@ -203,16 +250,8 @@ def _offer(properties: Mapping[str, Value]) -> tuple[str | None, list[str]]:
     try:
         producer = confluent_kafka.Producer(dict(properties), logger=logger)
     except confluent_kafka.KafkaException as error:
-        return _without_secrets(error.args[0].str(), properties), []
+        return conceal(error.args[0].str()), []
     except (TypeError, ValueError) as error:
-        return _without_secrets(str(error), properties), []
+        return conceal(str(error)), []
     producer.poll(0)  # serves the log
-    return None, [_without_secrets(text, properties) for text in warnings.texts]
-
-
-def _without_secrets(text: str, properties: Mapping[str, Value]) -> str:
-    """The text in one line, without the values of secrets, and without mangling words that a tiny one occurs in."""
-    for name, value in properties.items():
-        if is_secret(name) and len(str(value)) >= _SECRET_CHARACTERS:
-            text = text.replace(str(value), "...")
-    return " ".join(text.split())
+    return None, [conceal(text) for text in warnings.texts]

@@ -7,6 +7,7 @@ with errors and then has defaults in their places, so a rule looks only at keys 
 from __future__ import annotations
 
 from scratchd.config import librdkafka, syntax
+from scratchd.config.credentials import Credential
 from scratchd.config.document import Report, join, shown
 from scratchd.config.sections import Config
 
@@ -122,7 +123,8 @@ def _check_librdkafka(config: Config, report: Report) -> None:
     for name, value in properties.items():
         reason = librdkafka.refusal(name)
         if reason is not None:
-            text = shown("..." if librdkafka.is_secret(name) else value)
+            hidden = librdkafka.is_secret(name) or isinstance(value, Credential)
+            text = shown("..." if hidden else value)
             report.add(join("kafka.librdkafka", name), f"{text} cannot be set: {reason}")
     if config.kafka.enabled or properties:
         for name, objection in librdkafka.examine(properties).errors:

@@ -18,6 +18,7 @@ from msgspec import Meta
 from scratchd import address
 from scratchd.address import Address
 from scratchd.config import librdkafka, syntax
+from scratchd.config.credentials import Credential
 
 _LARGEST = 2**63 - 1
 """What the kernel takes for a size: a number beyond it is a slip of the hand."""
@@ -30,6 +31,9 @@ def _ruled(rule: Callable[[str], None]) -> Meta:
     return Meta(extra={"rule": rule})
 
 
+_RESTART = {"restart": True}
+"""Marks a key that only a start can change: a reload names it and leaves it as it is."""
+
 Seconds = Annotated[float, Meta(gt=0, le=_LONGEST_S)]
 Count = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Network = Annotated[str, _ruled(syntax.network)]
@@ -41,6 +45,7 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     listen: Annotated[
         tuple[Annotated[str, _ruled(syntax.listen)], ...],
         Meta(
+            extra=_RESTART,
             min_length=1,
             description=(
                 "Addresses of the track listener, each `host:port`, `[v6]:port` or `unix:/path`. "
@@ -51,11 +56,12 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     admin_listen: Annotated[
         tuple[Annotated[str, _ruled(syntax.admin_listen)], ...],
         Meta(
+            extra=_RESTART,
             description=(
                 "Addresses of the admin listener (`/health/*`, `/stats`, `/metrics`), written alike; `{instance}` in "
                 "the path of a unix socket is replaced by the instance's name. Not used where systemd passes sockets "
                 "named `admin`. **Empty list: no admin listener.**"
-            )
+            ),
         ),
     ] = ("127.0.0.1:9007",)
     admin_allow: Annotated[
@@ -173,25 +179,29 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     directory: Annotated[
         Annotated[str, _ruled(syntax.directory)],
         Meta(
+            extra=_RESTART,
             description=(
                 "Directory on a local disk. Below it is one directory an instance (`_` when unnamed) and in that one a "
                 "flavor; locked while in use."
-            )
+            ),
         ),
     ] = "/var/lib/scratchd"
     sync: Annotated[
         Literal["none", "interval", "always"],
         Meta(
+            extra=_RESTART,
             description=(
                 "When lines are forced to disk, which matters at a power loss only: `none` leaves it to the kernel, "
                 "`interval` does it every `sync_interval_s`, `always` before each answer."
-            )
+            ),
         ),
     ] = "interval"
-    sync_interval_s: Annotated[Seconds, Meta(description="Seconds between two syncs when `sync` is `interval`.")] = 1
+    sync_interval_s: Annotated[
+        Seconds, Meta(extra=_RESTART, description="Seconds between two syncs when `sync` is `interval`.")
+    ] = 1
     segment_bytes: Annotated[
         int,
-        Meta(ge=65536, le=_LARGEST, description="Bytes beyond which a new segment file begins."),
+        Meta(extra=_RESTART, ge=65536, le=_LARGEST, description="Bytes beyond which a new segment file begins."),
     ] = 67108864
     quota_bytes: Annotated[
         Count,
@@ -207,9 +217,9 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The file backend: a log file for each flavor and day."""
 
-    enabled: Annotated[bool, Meta(description="Whether lines go to files. At least one backend must be enabled.")] = (
-        True
-    )
+    enabled: Annotated[
+        bool, Meta(extra=_RESTART, description="Whether lines go to files. At least one backend must be enabled.")
+    ] = True
     path: Annotated[
         Annotated[str, _ruled(syntax.file_template)],
         Meta(
@@ -219,16 +229,18 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             )
         ),
     ] = "/var/log/scratchd/{flavor}/{date}.log"
-    flush_interval_s: Annotated[Seconds, Meta(description="Seconds that a line may wait for its file.")] = 0.1
+    flush_interval_s: Annotated[
+        Seconds, Meta(extra=_RESTART, description="Seconds that a line may wait for its file.")
+    ] = 0.1
 
 
 class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The Kafka backend: a topic for each flavor."""
 
-    enabled: Annotated[bool, Meta(description="Whether lines go to Kafka.")] = False
+    enabled: Annotated[bool, Meta(extra=_RESTART, description="Whether lines go to Kafka.")] = False
     bootstrap_servers: Annotated[
         Annotated[str, _ruled(syntax.bootstrap_servers)],
-        Meta(description="Brokers to ask first, `host:port,host:port`. Required when enabled."),
+        Meta(extra=_RESTART, description="Brokers to ask first, `host:port,host:port`. Required when enabled."),
     ] = ""
     topic: Annotated[
         Annotated[str, _ruled(syntax.topic_template)],
@@ -237,20 +249,22 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     key_parameter: Annotated[
         str | None,
         Meta(
+            extra=_RESTART,
             description=(
                 "The parameter whose value in the JSON object (of an array: the last) is the message's key, "
                 "partitioner `murmur2_random`. A message whose parameter is absent or empty has no key. "
                 "**null: no message has a key.**"
-            )
+            ),
         ),
     ] = None
     librdkafka: Annotated[
-        dict[str, str | int | float | bool],
+        dict[str, str | int | float | bool | Credential],
         Meta(
-            extra={"secret": librdkafka.is_secret},
+            extra={"secret": librdkafka.is_secret, **_RESTART},
             description=(
                 "Further properties of librdkafka, passed through (`security.protocol`, `sasl.*`, `ssl.*`, "
-                "`compression.type`, `linger.ms`, ...) and validated by librdkafka itself. Some are refused, see below."
+                "`compression.type`, `linger.ms`, ...) and validated by librdkafka itself. Some are refused, see "
+                'below. A value may be `{"credential": "NAME"}`, for a secret that is not in this file, see below too.'
             ),
         ),
     ] = {}
@@ -318,10 +332,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     instance: Annotated[
         Annotated[str, _ruled(syntax.instance)],
         Meta(
+            extra=_RESTART,
             description=(
                 "Name of this instance among several on one machine: letters, digits, `-`. `--instance` replaces it. "
                 "**Empty: unnamed.**"
-            )
+            ),
         ),
     ] = ""
     http: Http = Http()

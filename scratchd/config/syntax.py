@@ -47,6 +47,16 @@ def flavor_name(text: str) -> None:
     _require_directory_name(text)
 
 
+def credential(text: str) -> None:
+    """The name of a credential, which is one of a file."""
+    if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", text) is None:
+        raise ValueError(
+            "is no name of a credential: letters (A-Z, a-z), digits, _, . and - are allowed, and no . in front"
+        )
+    if len(text) > NAME_BYTES:
+        raise ValueError(f"is too long for the name of a file: {len(text)} characters, at most {NAME_BYTES}")
+
+
 def listen(text: str) -> None:
     """An address of the track listener."""
     require_fields(address.parse(text).path, allowed=())

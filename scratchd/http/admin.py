@@ -56,21 +56,25 @@ class Admin:
         *,
         log: Log,
     ) -> None:
-        self._allowed = Networks(config.admin_allow)
         self._document = document
         self._metrics = metrics
         self._page = page
         self._readiness = readiness
         self._log = log
-        self._hypercorn = hypercorn_config(config, log)
-        # Few connections, so none is held for nothing: as long for the next request as for a slow head.
-        self._hypercorn.keep_alive_timeout = config.head_timeout_s
+        self.adopt(config)
         self._acceptor = Acceptor(
             self._serve_connection,
             max_connections=MAX_CONNECTIONS,
             write_timeout_s=config.write_timeout_s,
             log=log,
         )
+
+    def adopt(self, config: Http) -> None:
+        """Serves by this configuration from now on; connections that are open keep their time limits."""
+        self._allowed = Networks(config.admin_allow)
+        self._hypercorn = hypercorn_config(config, self._log)
+        # Few connections, so none is held for nothing: as long for the next request as for a slow head.
+        self._hypercorn.keep_alive_timeout = config.head_timeout_s
 
     async def serve(self, sockets: Sequence[Listener]) -> None:
         """Serves until cancelled."""

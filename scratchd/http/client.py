@@ -41,6 +41,10 @@ class Proxies:
     def __init__(self, trusted: Iterable[str]) -> None:
         self._trusted = Networks(trusted)
 
+    def adopt(self, trusted: Iterable[str]) -> None:
+        """Believes these from now on, and no others."""
+        self._trusted = Networks(trusted)
+
     def trusts(self, peer: Address | None) -> bool:
         """Whether a peer is believed; None is the peer of a unix socket, and is."""
         return peer is None or peer in self._trusted

@@ -85,3 +85,14 @@ def peer_of(family: int, address: Any) -> Address | None:  # noqa: ANN401 - the 
     if family not in (socket.AF_INET, socket.AF_INET6):
         return None
     return plain(ipaddress.ip_address(address[0]))
+
+
+def has_input(sock: socket.socket) -> bool:
+    """Whether there is something to read, an end or an error included."""
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True

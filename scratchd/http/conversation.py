@@ -115,6 +115,12 @@ class Conversation:
         self._judged = 0  # so many bytes of an incomplete head were parsed before
         self._ended = False
 
+    def adopt(self, recogniser: Recogniser | None, max_head_bytes: int) -> None:
+        """Goes on with these, from the next head on that is looked at."""
+        self._recogniser = recogniser
+        self._max_head_bytes = max_head_bytes
+        self._judged = 0
+
     @property
     def has_begun(self) -> bool:
         """Whether bytes of a request are here, of which no pass was made yet."""
@@ -163,11 +169,14 @@ class Conversation:
                     return self._refuse(requests, at, parsed)
                 if not isinstance(parsed, Head):
                     return Pass(tuple(requests), unusual=Http2(data[at:]))
-                request, persistent, end = self._request(parsed), parsed.persistent, parsed.end
+                persistent, end = parsed.persistent, parsed.end
                 if parsed.has_body:
+                    # It is judged when its body has come, perhaps by a configuration that wants to know the client.
+                    request = self._request(parsed, wants_client=True)
                     body = Body(parsed.content_length, chunked=parsed.chunked)
                     unusual = WithBody(request, without_upgrade(data[at:end]), body, data[end:])
                     return Pass(tuple(requests), unusual=unusual)
+                request = self._request(parsed, wants_client=self._recogniser is None)
             self._http2 = False
             requests.append(request)
             at = end
@@ -203,6 +212,6 @@ class Conversation:
         self._data = b""
         return Pass(tuple(requests), refusal, bodiless, closes=True)
 
-    def _request(self, head: Head) -> Request:
-        client = self._proxies.client(self._peer, head.forwarded_for) if self._recogniser is None else ""
+    def _request(self, head: Head, *, wants_client: bool) -> Request:
+        client = self._proxies.client(self._peer, head.forwarded_for) if wants_client else ""
         return Request(head.method, head.path, head.query, head.host, client)

@@ -23,6 +23,9 @@ Stopping has two halves. In the first, everything goes on but accepting: what wa
 own is taken first, since closing it would reset them; an answer closes its connection, an idle connection may send one
 more request, HTTP/2's clients are asked to go. After `http.stop_timeout_s` / 2 nobody is read from any more. A quarter
 of the time later what is still open is cut off, which leaves the rest to the backends.
+
+A new configuration is adopted between two turns. Open connections go on by it: limits count from the next head on, time
+limits from the next time that something is waited for.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import os
 import resource
 import select
 import socket
@@ -41,7 +45,7 @@ import trio
 from scratchd.config import Http
 from scratchd.http.answers import Answers, status
 from scratchd.http.client import Proxies
-from scratchd.http.connection import LINGER_BYTES, LINGER_S, RECEIVE_BYTES, Connection, peer_of
+from scratchd.http.connection import LINGER_BYTES, LINGER_S, RECEIVE_BYTES, Connection, has_input, peer_of
 from scratchd.http.conversation import Conversation, Http2, Pass, WithBody
 from scratchd.http.handover import Handover
 from scratchd.http.hot import Recogniser
@@ -153,9 +157,31 @@ class Gate:
         self._left = trio.lowlevel.ParkingLot()
         self._stopping = trio.Event()
         self._reads_end_s = math.inf
-        # Often enough that no time limit is overdrawn by much more than a tenth.
-        shortest_s = min(config.head_timeout_s, config.write_timeout_s, config.keep_alive_s, config.stop_timeout_s / 4)
-        self._tick_s = min(0.5, max(0.01, shortest_s / 10))
+        self._tick_s = _tick_s(config)
+        self._asks_for_turn = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._asks_for_turn, select.EPOLLIN)
+        self._turned = trio.Event()
+
+    def adopt(self, config: Http) -> None:
+        """Serves by this configuration, and by what the intake wants to know, from now on."""
+        self._config = config
+        self._proxies.adopt(config.trusted_proxies)
+        self._recogniser = None if self._intake.wants_client else Recogniser(config.max_head_bytes)
+        self._handover.adopt(config)
+        self._tick_s = _tick_s(config)
+        for client in self._clients.values():
+            client.conversation.adopt(self._recogniser, config.max_head_bytes)
+        self._accept_or_not()
+
+    async def turned(self) -> None:
+        """Returns once the task that serves has made a turn since the call: the sign that requests are answered.
+
+        When there is nobody left to be served it returns at once.
+        """
+        turned = self._turned
+        if self._asks_for_turn >= 0:
+            os.eventfd_write(self._asks_for_turn, 1)
+        await turned.wait()
 
     def stop(self) -> None:
         """Lets `serve` return as soon as nothing is owed to anybody."""
@@ -193,6 +219,9 @@ class Gate:
             for client in list(self._clients.values()):
                 self._close(client)
             self._epoll.close()
+            os.close(self._asks_for_turn)
+            self._asks_for_turn = -1
+            self._turned.set()
 
     async def _all_closed(self) -> None:
         while self._clients or self._handed_over:
@@ -232,6 +261,8 @@ class Gate:
             if client is None:
                 if fd in self._listeners:
                     self._accept(self._listeners[fd])
+                elif fd == self._asks_for_turn:
+                    self._say_turned()
             elif client.waiting:
                 continue
             elif client.unsent:
@@ -243,6 +274,12 @@ class Gate:
             if len(self._requests) >= MAX_TURN_REQUESTS:
                 break
         self._ready = list(events)
+
+    def _say_turned(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it was ready for the turn before, and read by then
+            os.eventfd_read(self._asks_for_turn)
+        turned, self._turned = self._turned, trio.Event()
+        turned.set()
 
     async def _answer_when_settled(
         self, asked: list[tuple[_Client, Pass | None]], taken: Taken, since_s: float, tasks: trio.Nursery
@@ -460,7 +497,7 @@ class Gate:
     def _expire(self, client: _Client, tasks: trio.Nursery) -> None:
         if client.leaving is not None or client.unsent or client.has_more:
             self._close(client)
-        elif _has_input(client.socket):
+        elif has_input(client.socket):
             client.deadline_s = trio.current_time() + self._tick_s  # it came in time, and is read until then
         elif client.conversation.has_begun:
             turn = client.conversation.give_up(self._config.head_timeout_s)
@@ -555,12 +592,7 @@ class Gate:
                 continue  # that one is gone, which says nothing about the next
 
 
-def _has_input(sock: socket.socket) -> bool:
-    """Whether there is something to read, an end or an error included."""
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+def _tick_s(config: Http) -> float:
+    """How often time limits are looked at: no one is overdrawn by much more than a tenth."""
+    shortest_s = min(config.head_timeout_s, config.write_timeout_s, config.keep_alive_s, config.stop_timeout_s / 4)
+    return min(0.5, max(0.01, shortest_s / 10))

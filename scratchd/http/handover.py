@@ -61,6 +61,11 @@ class Handover:
         self._http2: set[_Http2Server] = set()
         self._retiring = trio.Event()
 
+    def adopt(self, config: Http) -> None:
+        """Serves connections by these limits and times that are given away from now on."""
+        self._config = config
+        self._hypercorn = hypercorn_config(config, self._log)
+
     async def serve_body(self, connection: Connection, unusual: WithBody, since_s: float) -> None:
         """Answers a request with a body, when it was drained; `since_s` is when its head was complete."""
         stream = _BodyStream(connection, unusual, since_s + self._config.head_timeout_s)

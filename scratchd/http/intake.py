@@ -6,6 +6,9 @@ logged the same whichever way it took.
 A pass is what a driver has at hand at one time: one clock reading, one append (one write(2)) for each flavor. An
 outcome leaves `take` only when it may be answered: the line is in the kernel's hands, or on disk where `journal.sync`
 is `always`. A duplicate waits as well, since its answer promises the same of a line that may just have been appended.
+
+What a pass is judged by, and where its lines go, is a `Tenancy`, replaced as a whole when the configuration is read
+anew (`Intake.adopt`). A pass keeps the one that it began with until its last answer.
 """
 
 from __future__ import annotations
@@ -44,10 +47,25 @@ class Journal(Protocol):
         """Returns when what was appended may be answered; raises `JournalError` when that is not sure."""
 
 
+class Tenancy(msgspec.Struct, frozen=True):
+    """What follows from a configuration.
+
+    Attributes:
+        track: judges requests.
+        flavors: those that it knows.
+        journals: one for each of them, by name.
+    """
+
+    track: Track
+    flavors: Flavors
+    journals: Mapping[str, Journal]
+
+
 class Taken(msgspec.Struct):
     """A pass of requests that were judged and appended.
 
     Attributes:
+        tenancy: by what.
         outcomes: one for each request, in order; to be answered once it is settled.
         promised: by flavor, the lines whose answers depend on its journal.
         broken: flavors whose journal has not kept them.
@@ -55,6 +73,7 @@ class Taken(msgspec.Struct):
         settled: whether nothing is left to wait for.
     """
 
+    tenancy: Tenancy
     outcomes: list[Outcome]
     promised: dict[str, list[Accepted]]
     broken: set[str]
@@ -66,6 +85,7 @@ class Intake:
     """Takes requests for all flavors.
 
     Attributes:
+        tenancy: what requests are judged by at present.
         wants_client: whether a request's client must be known.
 
     Args:
@@ -87,13 +107,15 @@ class Intake:
         *,
         clock_ms: Callable[[], int],
     ) -> None:
-        self.wants_client = track.wants_client
-        self._track = track
-        self._flavors = flavors
-        self._journals = journals
+        self.adopt(track, flavors, journals)
         self._stats = stats
         self._sampler = _Sampler(log)
         self._clock_ms = clock_ms
+
+    def adopt(self, track: Track, flavors: Flavors, journals: Mapping[str, Journal]) -> None:
+        """Takes requests by these from now on; passes that have begun end as they began."""
+        self.tenancy = Tenancy(track, flavors, journals)
+        self.wants_client = track.wants_client
 
     async def take(self, requests: Sequence[Request]) -> list[Outcome]:
         """Judges a pass of requests and persists what is to be persisted: `begin` and, where needed, `settle`.
@@ -114,7 +136,8 @@ class Intake:
             Outcomes that may be answered where it is `settled`, and must be settled first where not.
         """
         time_ms, monotonic_s = self._clock_ms(), trio.current_time()
-        receive = self._track.receive
+        tenancy = self.tenancy
+        receive = tenancy.track.receive
         outcomes = [receive(request, time_ms, monotonic_s) for request in requests]
         promised: dict[str, list[Accepted]] = {}
         others = False
@@ -129,9 +152,9 @@ class Intake:
                 others = True
                 if isinstance(outcome, Duplicate):
                     promised.setdefault(outcome.flavor, [])
-        broken = {flavor for flavor, accepted in promised.items() if not self._append(flavor, accepted, time_ms)}
-        settled = not any(self._journals[flavor].waits_for_disk for flavor in promised if flavor not in broken)
-        taken = Taken(outcomes, promised, broken, others, settled)
+        broken = {flavor for flavor, accepted in promised.items() if not _append(tenancy, flavor, accepted, time_ms)}
+        settled = not any(tenancy.journals[flavor].waits_for_disk for flavor in promised if flavor not in broken)
+        taken = Taken(tenancy, outcomes, promised, broken, others, settled)
         if settled:
             self._finish(taken)
         return taken
@@ -139,7 +162,7 @@ class Intake:
     async def settle(self, taken: Taken) -> None:
         """Waits until what was appended may be answered, with those before it."""
         for flavor in taken.promised:
-            if flavor not in taken.broken and not await self._settle(flavor):
+            if flavor not in taken.broken and not await _settle(taken.tenancy.journals[flavor]):
                 taken.broken.add(flavor)
         self._finish(taken)
 
@@ -149,8 +172,8 @@ class Intake:
             return
         for flavor in taken.broken:
             for accepted in taken.promised[flavor]:
-                self._track.forget(accepted)
-        taken.outcomes[:] = [self._checked(outcome, taken.broken) for outcome in taken.outcomes]
+                taken.tenancy.track.forget(accepted)
+        taken.outcomes[:] = [_checked(taken, outcome) for outcome in taken.outcomes]
         for outcome in taken.outcomes:
             if isinstance(outcome, Refusal):
                 self.refused(outcome)
@@ -166,32 +189,35 @@ class Intake:
         """Counts answers; `seconds` is from the end of the head to the answer being handed to the kernel."""
         self._stats.answered(status, seconds, count)
 
-    def _append(self, flavor: str, accepted: Sequence[Accepted], time_ms: int) -> bool:
-        if accepted:
-            lines = [each.line.values for each in accepted]
-            try:
-                self._journals[flavor].append(lines, time_ms, self._flavors.by_name[flavor].date(time_ms))
-            except JournalError:
-                return False
-        return True
 
-    async def _settle(self, flavor: str) -> bool:
+def _append(tenancy: Tenancy, flavor: str, accepted: Sequence[Accepted], time_ms: int) -> bool:
+    if accepted:
+        lines = [each.line.values for each in accepted]
         try:
-            await self._journals[flavor].settled()
+            tenancy.journals[flavor].append(lines, time_ms, tenancy.flavors.by_name[flavor].date(time_ms))
         except JournalError:
             return False
-        return True
+    return True
 
-    def _checked(self, outcome: Outcome, broken: set[str]) -> Outcome:
-        """The outcome, or that its flavor's journal does not keep what it promises."""
-        if isinstance(outcome, Refusal):
-            return outcome
-        flavor = outcome.line.flavor if isinstance(outcome, Accepted) else outcome.flavor
-        # A HEAD is told what a GET would be.
-        if flavor in broken or (isinstance(outcome, HeadOnly) and not self._journals[flavor].takes_lines):
-            sentence = f"the journal of {flavor} takes no lines at present"
-            return Refusal(Reason.JOURNAL_FULL, sentence, retry_after_s=1, flavor=flavor)
+
+async def _settle(journal: Journal) -> bool:
+    try:
+        await journal.settled()
+    except JournalError:
+        return False
+    return True
+
+
+def _checked(taken: Taken, outcome: Outcome) -> Outcome:
+    """The outcome, or that its flavor's journal does not keep what it promises."""
+    if isinstance(outcome, Refusal):
         return outcome
+    flavor = outcome.line.flavor if isinstance(outcome, Accepted) else outcome.flavor
+    # A HEAD is told what a GET would be.
+    if flavor in taken.broken or (isinstance(outcome, HeadOnly) and not taken.tenancy.journals[flavor].takes_lines):
+        sentence = f"the journal of {flavor} takes no lines at present"
+        return Refusal(Reason.JOURNAL_FULL, sentence, retry_after_s=1, flavor=flavor)
+    return outcome
 
 
 class _Sampler:

@@ -233,6 +233,12 @@ class FlavorJournal:
             return changed
         return saved
 
+    def adopt(self, quota_bytes: int) -> None:
+        """Keeps within this quota: the segments from the next one on, lines set aside from the next one on."""
+        self._segments.quota_bytes = quota_bytes
+        for files in self._set_aside.values():
+            files.adopt(quota_bytes)
+
     def cursor(self, backend: str) -> Cursor:
         """Where an enabled backend stands, as saved."""
         return self._cursors[backend]

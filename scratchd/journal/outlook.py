@@ -161,6 +161,11 @@ class Outlook:
         self._alarms: dict[str, Alarm] = {name: Alarm() for name in quotas}
         self._limiter = trio.CapacityLimiter(1)
 
+    def adopt(self, quotas: Mapping[str, int]) -> None:
+        """Looks at these flavors from now on; what is known of them is kept."""
+        self._quotas = quotas
+        self._alarms = {name: self._alarms.get(name) or Alarm() for name in quotas}
+
     async def run(self) -> None:
         """Looks until cancelled."""
         while True:

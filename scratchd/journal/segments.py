@@ -34,6 +34,7 @@ class Segments:
     Attributes:
         total_bytes: of all segments.
         other_bytes: of what else is inside the quota: lines set aside.
+        quota_bytes: kept whenever a segment begins.
         unsynced: descriptors of ended segments that were not synced since, for whoever syncs to close.
         names_unsynced: whether a segment was begun since the directory was last synced.
     """
@@ -54,7 +55,7 @@ class Segments:
         self._segments = list(segments)
         self.total_bytes = sum(segment.size for segment in self._segments)
         self._segment_bytes = segment_bytes
-        self._quota_bytes = quota_bytes
+        self.quota_bytes = quota_bytes
         self._log = log
         self._fd = -1
         self._reserved = 0
@@ -264,14 +265,14 @@ class Segments:
 
     def _keep_quota(self) -> None:
         """Deletes the oldest segments until a full one more fits; who had not read them finds them gone."""
-        most_bytes = self._quota_bytes - self.other_bytes - self._segment_bytes
+        most_bytes = self.quota_bytes - self.other_bytes - self._segment_bytes
         while self.total_bytes > most_bytes and len(self._segments) > 1:
             oldest = self._segments.pop(0)
             self.total_bytes -= oldest.size
             self._log.warning(
                 "quota reached, the oldest segment leaves before every backend has read it",
                 directory=self.directory,
-                quota_bytes=self._quota_bytes,
+                quota_bytes=self.quota_bytes,
                 first=oldest.name.first_sequence,
                 last=self._segments[0].name.first_sequence - 1,
             )

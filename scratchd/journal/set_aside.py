@@ -53,13 +53,17 @@ class SetAside:
     def __init__(self, directory: Path, backend: str, quota_bytes: int, log: Log) -> None:
         self._directory = directory
         self._backend = backend
-        self._most_bytes = quota_bytes // SHARE
-        self._file_bytes = min(MOST_FILE_BYTES, self._most_bytes // SHARE)
+        self.adopt(quota_bytes)
         self._log = log
         self._sizes = {path: path.stat().st_size for path in sorted(directory.glob(f"{backend}.set-aside-*.jsonl"))}
         if self._sizes:
             newest = next(reversed(self._sizes))
             self._sizes[newest] = _cut_torn_end(newest)
+
+    def adopt(self, quota_bytes: int) -> None:
+        """Keeps within its share of this quota from the next row on."""
+        self._most_bytes = quota_bytes // SHARE
+        self._file_bytes = min(MOST_FILE_BYTES, self._most_bytes // SHARE)
 
     @property
     def total_bytes(self) -> int:

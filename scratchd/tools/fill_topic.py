@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException, Producer
 
 from scratchd.backends.kafka import key_of
 from scratchd.config import Config
+from scratchd.config.credentials import resolved
 from scratchd.config.librdkafka import settings
 from scratchd.journal import places
 from scratchd.journal.places import Stretch
@@ -124,7 +125,7 @@ class TopicFiller:
                 self._report.problem(f"{self._record.flavor}: {counted(times, 'line')}: {reason}", times, undone=times)
 
     def _producer(self) -> Any:  # noqa: ANN401 - untyped in Debian 13's version
-        properties = settings(self._config.kafka.librdkafka)
+        properties = settings(resolved(self._config.kafka.librdkafka))
         return Producer(
             {
                 **properties,

@@ -14,6 +14,7 @@ from msgspec import inspect
 
 from scratchd.config import Config, Flavor
 from scratchd.config.librdkafka import REFUSED
+from scratchd.config.takeover import needs_restart
 
 _HEAD = """\
 # Configuration
@@ -33,13 +34,24 @@ config.json: flavors[1].time_zone: "Europe/Athen" is not a known time zone; did 
 - Names ending in `_s` are seconds (fractions allowed), in `_bytes` bytes. A value equal to a limit passes.
 - A number that stands for something else is the exception and **bold** below; where nothing is said, 0 is refused.
 - `null`, where allowed, is the same as leaving the key out.
-- Secrets in `kafka.librdkafka` (`*password`, `*secret`, `*key`, `*token`, `*pem`, `sasl.oauthbearer.config`) are never
-  shown, neither by `check` nor in the log.
+- Secrets in `kafka.librdkafka` (`*password`, `*secret`, `*key`, `*token`, `*pem`, `sasl.oauthbearer.config`, and
+  whatever comes from a credential, see below) are never shown, neither by `check` nor in the log.
 
 What is allowed and yet hardly meant, `check` and the start warn of: quotas that add up to more than the journal's file
 system holds, clients limited behind a proxy that is not trusted, `sasl.*` set while `security.protocol` is plaintext.
 
-A change takes effect at the next start.
+A change takes effect at the next start or, but for the keys marked †, at the next reload (`systemctl reload scratchd`,
+or SIGHUP). A reload reads and checks the whole file first. If anything is wrong with it, every error is logged and
+nothing changes. If not, flavors, limits and the log level are put into effect together: no connection is dropped, and a
+request is judged by the old configuration or the new one, never by a part of each. Changed keys that are marked † are
+named in the log and wait for a restart.
+
+- A flavor that is gone takes nothing more, and what its journal holds is brought to its files and topic as they were.
+- Lines that wait in the journal go where the file says by the time they go; what was begun in a log file is completed
+  there.
+- A limit holds from the next head on that is read, a time limit from the next time that something is waited for, a
+  quota from the next segment on. Open HTTP/2 connections keep their limits of time and of heads' size.
+- What the checks remember is kept, unless `checks.store_entries` or `checks.duplicate_window_s` change.
 """
 
 _REFUSED = """
@@ -49,6 +61,33 @@ scratchd's promises rest on these, so it sets them itself. `*` stands for any te
 
 | property | reason |
 |---|---|
+"""
+
+_CREDENTIALS = """
+### Credentials
+
+A value in `kafka.librdkafka` may be the name of a credential, so that no secret is in the configuration:
+
+```json
+{"kafka": {"librdkafka": {"sasl.username": "scratchd", "sasl.password": {"credential": "kafka-password"}}}}
+```
+
+with `LoadCredential=kafka-password:/etc/scratchd/kafka-password` (or `LoadCredentialEncrypted=`, `SetCredential=`) in a
+drop-in of the unit. The file is then read from `$CREDENTIALS_DIRECTORY`, which systemd makes for the service alone. A
+name has letters, digits, `_`, `.` and `-`, no `.` in front; links are not followed. The content is UTF-8; **one newline
+at its end is removed**, any other byte belongs to the value.
+
+Outside of the unit, in a shell or while a package is installed, there is no such directory: `scratchd check` then warns
+that the credential is unresolved, validates everything else and ends with 0. `scratchd serve` and `scratchd backfill`
+refuse an unresolved credential with exit status 78. To run a tool that talks to Kafka by hand, give it the same
+credential:
+
+```sh
+systemd-run --pty --uid=scratchd -p LoadCredential=kafka-password:/etc/scratchd/kafka-password \\
+    scratchd backfill --to kafka
+```
+
+A changed credential takes effect at the next start.
 """
 
 _TEMPLATES = """
@@ -77,6 +116,7 @@ def page() -> str:
             parts.append(f"\n## {name}\n\n{section.cls.__doc__}\n\n" + _table(section.cls, f"{name}.", section.fields))
             if name == "kafka":
                 parts += [_REFUSED, *(f"| `{pattern}` | {reason} |\n" for pattern, reason in REFUSED.items())]
+                parts.append(_CREDENTIALS)
     parts.append(f"\n## flavors[]\n\n{Flavor.__doc__}\n\n" + _table(Flavor, "flavors[].", _fields(Flavor)))
     parts.append(_TEMPLATES)
     return "".join(parts)
@@ -88,7 +128,7 @@ def _table(struct: type[msgspec.Struct], prefix: str, fields: tuple[inspect.Fiel
     for field in fields:
         if not isinstance(field.type, inspect.Metadata) or not field.type.extra_json_schema:
             raise TypeError(f"{prefix}{field.name}: expected a description, got none")
-        meaning = field.type.extra_json_schema["description"]
+        meaning = field.type.extra_json_schema["description"] + (" †" if needs_restart(field) else "")
         cells = (f"`{prefix}{field.name}`", _type(field.type, hints[field.name]), _default(field), meaning)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(rows)
@@ -108,7 +148,7 @@ def _type(kind: inspect.Type, hint: object) -> str:
         case inspect.FloatType() as number:
             text = f"number{_least(number)}"
         case inspect.DictType():
-            text = "object of strings, numbers and booleans"
+            text = 'object of strings, numbers, booleans and `{"credential": ...}`'
         case inspect.VarTupleType(item_type=item):
             text = (
                 "array of objects" if isinstance(_bare(item), inspect.StructType) else f"array of {_type(item, hint)}s"

@@ -16,6 +16,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from scratchd.config import Config
+from scratchd.config.credentials import resolved
 
 ANSWER_S = 10.0
 """How long a broker may take for an answer."""
@@ -150,7 +151,7 @@ class Topics:
 def opened(config: Config) -> Iterator[Topics]:
     """A consumer with the configuration's brokers and credentials."""
     properties = {
-        name: value for name, value in config.kafka.librdkafka.items() if not name.startswith(_PRODUCERS_ONLY)
+        name: value for name, value in resolved(config.kafka.librdkafka).items() if not name.startswith(_PRODUCERS_ONLY)
     }
     logger = logging.getLogger("scratchd.kafka.consumer")
     logger.setLevel(logging.CRITICAL)  # what fails is raised here; retries concern nobody

@@ -11,11 +11,15 @@ TIMEOUT_S = 120
 
 
 def scratchd(daemon: Daemon, command: str, *arguments: str, status: int = 0) -> str:
-    """Runs `scratchd COMMAND …`, asserts its exit status and returns what it printed, standard error included."""
+    """Runs `scratchd COMMAND …` in the daemon's environment and asserts its exit status.
+
+    Returns:
+        What it printed, standard error included.
+    """
     done = subprocess.run(
         [*daemon.python, "-m", "scratchd", command, "--config", str(daemon.config_path), *arguments],
         cwd=SOURCE,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        env={**os.environ, "PYTHONPATH": str(SOURCE), **daemon.environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

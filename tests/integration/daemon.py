@@ -96,7 +96,7 @@ class Daemon:
             AssertionError: it ended or was not ready in time; its log is in the message.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.config_path.write_text(json.dumps(self.config, indent=2))
+        self.write_config()
         command = [*self.python, "-m", "scratchd", "serve", "--config", str(self.config_path)]
         if self._passed:
             descriptors = [f"{name}={passed.fileno()}" for name, passed in self._passed.items()]
@@ -113,6 +113,22 @@ class Daemon:
             )
         if wait_ready:
             self.wait_for(self.is_ready, READY_TIMEOUT_S, "ready")
+
+    def write_config(self) -> None:
+        """Puts `config` where the process reads it, at its start or at a reload."""
+        self.config_path.write_text(json.dumps(self.config, indent=2))
+
+    def sighup(self) -> None:
+        """Asks the process to read its configuration again and does not wait for it."""
+        self._started().send_signal(signal.SIGHUP)
+
+    def reload(self, *, works: bool = True) -> None:
+        """Has the process put `config` into effect, or, where it cannot, say so."""
+        told = "service: reloaded" if works else ", nothing has changed error="
+        before = self.log().count(told)
+        self.write_config()
+        self.sighup()
+        self.wait_for(lambda: self.log().count(told) > before, what=told)
 
     @property
     def pid(self) -> int:

@@ -487,3 +487,79 @@ async def test_a_bug_in_a_backend_is_not_survived(bench: Bench) -> None:
     )
     with pytest.raises(ZeroDivisionError):
         await feed.run()
+
+
+# Opening anew, because lines are to go elsewhere.
+
+
+async def test_a_reopened_backend_goes_on_where_it_was(bench: Bench) -> None:
+    received = bench.backend.received
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.feeds["fake"].run)
+        for number in range(5):
+            bench.append(number)
+            bench.feeds["fake"].reopen()
+            await until(lambda number=number: bool(received) and received["gr"].openings > number)  # type: ignore[misc]
+        bench.feeds["fake"].stop()
+    assert bench.received() == [0, 1, 2, 3, 4], "settled before, so nothing comes again"
+    assert received["gr"].most_open == 1
+    assert bench.errors["fake"].errors == {}
+    assert bench.residuals() == [0]
+
+
+async def test_reopening_waits_for_what_hangs(bench: Bench) -> None:
+    bench.backend.mischief.hangs = trio.Event()
+    bench.append(0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.feeds["fake"].run)
+        await until(lambda: bool(bench.backend.received) and bench.backend.received["gr"].open_now == 1)
+        bench.feeds["fake"].reopen()
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.backend.received["gr"].openings == 1
+        bench.backend.mischief.hangs.set()
+        bench.backend.mischief.hangs = None
+        await until(lambda: bench.backend.received["gr"].openings == 2)
+        bench.feeds["fake"].stop()
+    assert bench.received() == [0]
+    assert bench.backend.received["gr"].most_open == 1
+
+
+async def test_reopening_ends_a_wait_between_openings(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(supervisor_module, "BACK_OFF_FIRST_S", 1000.0)
+    monkeypatch.setattr(supervisor_module, "BACK_OFF_MOST_S", 1000.0)
+    bench.backend.mischief.open_failures = 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.feeds["fake"].run)
+        await trio.sleep(1)
+        bench.feeds["fake"].reopen()
+        await trio.sleep(1)
+        assert bench.stats.feeds["fake"].state == "running"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_feed_that_was_stopped_goes_on(bench: Bench) -> None:
+    feed = bench.feeds["fake"]
+    bench.backend.mischief.hangs = trio.Event()
+    bench.append(0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run)
+        await until(lambda: bool(bench.backend.received) and bench.backend.received["gr"].open_now == 1)
+        feed.stop()
+        await trio.testing.wait_all_tasks_blocked()
+        feed.go_on()
+        bench.backend.mischief.hangs.set()
+        bench.backend.mischief.hangs = None
+        await until(lambda: bench.journal.cursor("fake").next_sequence == 1)
+        bench.append(1)
+        await until(lambda: bench.journal.cursor("fake").next_sequence == 2)
+        feed.stop()
+    assert bench.stats.feeds["fake"].state == "stopped"
+    feed.go_on()
+    bench.append(2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run)  # ended, it begins again
+        await until(lambda: bench.journal.cursor("fake").next_sequence == 3)
+        feed.stop()
+    assert bench.received() == [0, 1, 2]

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from scratchd.checks import Counted, Duplicates, Rate, Store
+from scratchd.checks import Counted, Duplicates, Rate, Store, memory
+from scratchd.config import Checks
 
 ENTRIES = 3
 TTL_S = 10.0
@@ -248,3 +249,26 @@ def test_evicted_client_begins_a_new_window_and_a_busy_one_stays() -> None:
         rate.count(f"other {other}", float(other))
     assert rate.count("busy", 10.0) == Counted(11, 50)
     assert rate.count("quiet", 10.0) == Counted(1, 60)
+
+
+def test_a_new_configuration_keeps_what_still_fits() -> None:
+    both = Checks(duplicate_window_s=10, client_requests_per_min=5, store_entries=7)
+    before = memory(both)
+    assert memory(both, before).rate is before.rate
+    assert memory(both, before).duplicates is before.duplicates
+    other = memory(Checks(duplicate_window_s=11, client_requests_per_min=6, store_entries=7), before)
+    assert other.rate is before.rate, "another limit, the same counts"
+    assert other.duplicates is not before.duplicates, "remembered for another time"
+    larger = memory(Checks(duplicate_window_s=10, client_requests_per_min=5, store_entries=8), before)
+    assert larger.rate is not before.rate
+    assert larger.duplicates is not before.duplicates
+
+
+def test_checks_that_are_off_remember_nothing_and_begin_anew() -> None:
+    on, off = Checks(duplicate_window_s=10, client_requests_per_min=5), Checks()
+    before = memory(on)
+    between = memory(off, before)
+    assert (between.rate, between.duplicates) == (None, None)
+    again = memory(on, between)
+    assert again.rate is not None
+    assert again.duplicates is not None

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from scratchd.config import Config, ConfigError, Flavor, Kafka, load, rules
+from scratchd.config.credentials import Value
 from scratchd.config.document import Report
-from scratchd.config.librdkafka import Value, examine, is_secret, refusal, settings
+from scratchd.config.librdkafka import examine, is_secret, refusal, settings
 
 
 def errors_of(properties: dict[str, Value]) -> list[str]:
     report = Report()
     config = Config(
-        kafka=Kafka(enabled=True, bootstrap_servers="a:1", librdkafka=properties),
+        kafka=Kafka(enabled=True, bootstrap_servers="a:1", librdkafka={**properties}),
         flavors=(Flavor(name="gr", hosts=("a",)),),
     )
     rules.check(config, report)

@@ -126,4 +126,4 @@ async def test_it_samples_by_itself(autojump_clock: trio.testing.MockClock) -> N
         nursery.start_soon(history.run)
         await trio.sleep(SAMPLE_S * 6.5)
         nursery.cancel_scope.cancel()
-    assert history.total() == [None] * (POINTS - 1) + [0.0]
+    assert history.total() == [None] * (POINTS - 2) + [0.0, 0.0]

@@ -17,11 +17,13 @@ import pytest
 import trio
 import trio.testing
 
-from scratchd.config import Checks, Http
+from scratchd.config import Checks, Config, Http
+from scratchd.flavors import Flavors
 from scratchd.http.answers import GIF
 from scratchd.http.fake import Room, everything
 from scratchd.http.head import HTTP2_PREFACE
 from scratchd.http.listen import Listener
+from scratchd.track import Track
 
 HOST = b"Host: gr.example\r\n"
 GET = b"GET /track?a=b HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -420,3 +422,85 @@ async def _until(condition: Any) -> None:  # noqa: ANN401 - any callable will do
         if condition():
             return
         await trio.sleep(0.01)
+
+
+# A new configuration.
+
+
+def adopt(room: Room, http: Http, checks: Checks | None = None) -> None:
+    """What a reload does to gate and intake."""
+    config = Config(http=http, checks=checks or Checks(), flavors=room.config.flavors)
+    flavors = Flavors(config)
+    room.intake.adopt(Track(config, flavors), flavors, room.journals)
+    room.gate.adopt(http)
+
+
+async def one_answer(client: trio.SocketStream, data: bytes) -> int:
+    await client.send_all(data)
+    answer = await client.receive_some()
+    return int(answer[9:12])
+
+
+@pytest.mark.parametrize("split", [1, 10, len(GET) - 2])
+async def test_a_head_that_has_begun_is_judged_by_the_configuration_of_its_end(split: int) -> None:
+    room = Room()
+    async with room.serving(), await room.connect() as client:
+        assert await one_answer(client, GET) == 200
+        await client.send_all(GET[:split])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        adopt(room, Http(track_path="/other"))
+        assert await one_answer(client, GET[split:]) == 404
+
+
+async def test_who_was_not_asked_for_an_address_is_known_by_it_from_now_on() -> None:
+    room = Room(http=Http(trusted_proxies=("127.0.0.1",)))
+    async with room.serving(), await room.connect() as client:
+        assert await one_answer(client, GET) == 200
+        adopt(room, room.config.http, Checks(client_requests_per_min=1))
+        for address, status in ((b"1.1.1.1", 200), (b"2.2.2.2", 200), (b"1.1.1.1", 429)):
+            head = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: " + address + b"\r\n\r\n")
+            assert await one_answer(client, head) == status
+        adopt(room, Http(trusted_proxies=()), Checks(client_requests_per_min=1))
+        assert await one_answer(client, head) == 200, "the first of 127.0.0.1"
+        adopt(room, Http())
+        assert await one_answer(client, GET) == 200
+
+
+async def test_a_body_that_is_under_way_counts_for_its_client() -> None:
+    room = Room(http=Http(trusted_proxies=("127.0.0.1",)))
+    begun = GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n")
+    other = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 2.2.2.2\r\n\r\n")
+    async with room.serving(), await room.connect() as client, await room.connect() as second:
+        await client.send_all(begun)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        adopt(room, room.config.http, Checks(client_requests_per_min=1))
+        assert await one_answer(client, b"x") == 200
+        assert await one_answer(second, other) == 200
+        assert await one_answer(second, begun.replace(b"Content-Length: 1\r\n", b"")) == 429
+
+
+async def test_fewer_connections_are_allowed_without_closing_one() -> None:
+    room = Room()
+    async with room.serving(), await room.connect() as first, await room.connect() as second:
+        assert await one_answer(first, GET) == await one_answer(second, GET) == 200
+        adopt(room, Http(max_connections=1))
+        assert await one_answer(first, GET) == await one_answer(second, GET) == 200
+        async with await room.connect() as third:
+            await third.send_all(GET)
+            with trio.move_on_after(0.05) as waiting:
+                await third.receive_some()
+            assert waiting.cancelled_caught
+            adopt(room, Http(max_connections=3))
+            assert (await third.receive_some()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_turn_is_waited_for_and_made() -> None:
+    room = Room()
+    with trio.move_on_after(0.05) as waiting:
+        await room.gate.turned()
+    assert waiting.cancelled_caught, "nobody serves"
+    async with room.serving(), trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(room.gate.turned)
+        with trio.fail_after(5):
+            await room.gate.turned()

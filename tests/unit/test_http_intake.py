@@ -9,10 +9,11 @@ import pytest
 import trio
 import trio.testing
 
-from scratchd.config import Checks
-from scratchd.http.fake import Room
+from scratchd.config import Checks, Config, Flavor
+from scratchd.flavors import Flavors
+from scratchd.http.fake import FakeJournal, Room
 from scratchd.refusal import Reason, Refusal
-from scratchd.track import Accepted, Duplicate, HeadOnly, Request
+from scratchd.track import Accepted, Duplicate, HeadOnly, Request, Track
 
 WINDOW = Checks(duplicate_window_s=60)
 
@@ -128,3 +129,45 @@ async def test_answers_are_counted() -> None:
     room.intake.answered(200, 0.001)
     room.intake.answered(404, 0.002)
     assert room.stats.requests == {200: 1, 404: 1}
+
+
+# A new configuration.
+
+
+def tenancy(room: Room, checks: Checks, *flavors: Flavor) -> tuple[Track, Flavors]:
+    config = Config(checks=checks, flavors=flavors)
+    known = Flavors(config)
+    return Track(config, known, room.intake.tenancy.track.memory), known
+
+
+async def test_a_pass_ends_as_it_began() -> None:
+    """Its flavor is gone, and its journal keeps what it was given: the answer waits for that one."""
+    room = Room()
+    gr = room.journals["gr"]
+    gr.settles = trio.Event()
+    taken = room.intake.begin([request(b"a=1"), request(b"", method=b"HEAD")])
+    other = FakeJournal()
+    track, flavors = tenancy(room, Checks(), Flavor(name="other", hosts=("gr.example",)))
+    room.intake.adopt(track, flavors, {"other": other})
+    later = await room.intake.take([request(b"a=2"), request(host="tr.example")])
+    assert reasons(list(later)) == [None, Reason.UNKNOWN_HOST]
+    gr.settles.set()
+    await room.intake.settle(taken)
+    assert [type(outcome) for outcome in taken.outcomes] == [Accepted, Refusal]
+    assert (gr.lines, other.lines) == ([b'{"a":"1"}'], [b'{"a":"2"}'])
+
+
+async def test_a_line_that_was_not_kept_is_no_duplicate_later_whatever_has_changed() -> None:
+    room = Room(checks=WINDOW)
+    gr = room.journals["gr"]
+    gr.settles, gr.loses = trio.Event(), True
+    taken = room.intake.begin([request(b"a=1")])
+    track, flavors = tenancy(room, WINDOW, Flavor(name="gr", hosts=("gr.example",)))
+    room.intake.adopt(track, flavors, {"gr": gr})
+    gr.settles.set()
+    await room.intake.settle(taken)
+    gr.loses = False
+    (again,) = await room.intake.take([request(b"a=1")])
+    assert isinstance(again, Accepted)
+    (duplicate,) = await room.intake.take([request(b"a=1")])
+    assert isinstance(duplicate, Duplicate)
