@@ -35,7 +35,7 @@ BAD_CONFIGURATION = 78
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; wrong usage exits with 2."""
-    chosen = _parser().parse_args(arguments)
+    chosen = command_line().parse_args(arguments)
     command = {
         "serve": _serve,
         "check": _check,
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Everything that can be said on the command line; the man pages and the completion are made from it."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--config", metavar="PATH", type=Path, help=f"configuration file (default: {DEFAULT_CONFIG})")
     common.add_argument("--instance", metavar="NAME", help="name of this instance, replaces the key `instance`")
@@ -112,9 +113,7 @@ def _add_tail(command: argparse.ArgumentParser) -> None:
         "--lines", metavar="N", type=_count, default=10, help="first the last N that are still there (default: 10)"
     )
     command.add_argument("--json", action="store_true", help="print the JSON objects as they stand")
-    command.add_argument(
-        "--color", "--colour", choices=("auto", "always", "never"), default="auto", help="default: on a terminal"
-    )
+    command.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="default: on a terminal")
     command.add_argument(
         "--refused", action="store_true", help="the log's samples of what is being refused and why, in place of events"
     )
