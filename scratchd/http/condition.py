@@ -143,10 +143,11 @@ def _space(document: Mapping[str, Any]) -> Iterator[str]:
     full_in_s = document["journal"]["full_in_s"]
     if full_in_s is not None and 0 < full_in_s < LEFT_S:
         yield f"The journal's disk is full in {_minutes(full_in_s)} at this rate; then events are refused."
-    for name, flavor in sorted(document["flavors"].items()):
-        left_s = flavor["quota_full_in_s"]
-        if left_s is not None and left_s < LEFT_S:
-            yield f"The quota of {name} is full in {_minutes(left_s)}; then lines leave that a backend has not read."
+    quotas = ((flavor["quota_full_in_s"], name) for name, flavor in document["flavors"].items())
+    scarce = sorted((left_s, name) for left_s, name in quotas if left_s is not None and left_s < LEFT_S)
+    if scarce:
+        names = _some([name for _, name in scarce])
+        yield f"The quota of {names} is full in {_minutes(scarce[0][0])}; then lines leave that a backend has not read."
 
 
 def _process(document: Mapping[str, Any]) -> Iterator[str]:

@@ -131,3 +131,11 @@ def test_many_flavors_are_named_in_part() -> None:
     figures["flavors"] = {f"f{number}": {**one, "takes_lines": False} for number in range(8)}
     (problem,) = judge(figures, "ready", 0.0, 1.0).problems
     assert problem.endswith(": f0, f1, f2, f3, f4 and 3 more.")
+
+
+def test_quotas_of_many_are_one_sentence() -> None:
+    figures = document()
+    one = figures["flavors"]["gr"]
+    figures["flavors"] = {f"f{number}": {**one, "quota_full_in_s": 900.0 - number} for number in range(8)}
+    (problem,) = judge(figures, "ready", 0.0, 1.0).problems
+    assert problem.startswith("The quota of f7, f6, f5, f4, f3 and 3 more is full in 15 minutes; ")
