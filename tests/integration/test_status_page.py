@@ -124,15 +124,17 @@ def test_events_are_seen_while_one_looks(
 
 def test_a_pause_lasts(start_daemon: Callable[..., Daemon], context: Callable[..., BrowserContext]) -> None:
     daemon = start_daemon()
-    page, wrong = opened(context(), daemon)
+    browsing = context()
+    browsing.clock.install()
+    page, wrong = opened(browsing, daemon)
     page.get_by_role("button", name="Pause").click()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(6000)
+    page.clock.run_for(60_000)
     assert asked == []
-    page.get_by_role("button", name="Pause").click()
+    with page.expect_response(lambda answer: answer.status == 200):
+        page.get_by_role("button", name="Pause").click()
     expect(page.locator("#pause")).to_have_attribute("aria-pressed", "false")
-    daemon.wait_for(lambda: page.evaluate("1") and asked, 10, "it is asked again")
     assert wrong == []
 
 
@@ -173,13 +175,17 @@ def test_an_instance_that_is_gone_is_seen(
     start_daemon: Callable[..., Daemon], context: Callable[..., BrowserContext]
 ) -> None:
     daemon = start_daemon()
-    page, _ = opened(context(), daemon)
+    browsing = context()
+    browsing.clock.install()
+    page, _ = opened(browsing, daemon)
     expect(page.locator("#lost")).to_be_hidden()
     daemon.kill()
-    expect(page.get_by_role("alert")).to_contain_text("No answer from scratchd", timeout=REFRESHED_MS)
+    page.clock.run_for(5000)
+    expect(page.get_by_role("alert")).to_contain_text("No answer from scratchd")
     assert page.title().startswith("✕ No answer")
     daemon.start()
-    expect(page.locator("#lost")).to_be_hidden(timeout=REFRESHED_MS)
+    page.clock.run_for(5000)
+    expect(page.locator("#lost")).to_be_hidden()
     assert page.title().startswith("■ Idle")
 
 
