@@ -32,7 +32,7 @@ BAD_CONFIGURATION = 78
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; wrong usage exits with 2."""
-    chosen = _parser().parse_args(arguments)
+    chosen = command_line().parse_args(arguments)
     command = {
         "serve": _serve,
         "check": _check,
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OK
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Everything that can be said on the command line; the man pages and the completion are made from it."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--config", metavar="PATH", type=Path, help=f"configuration file (default: {DEFAULT_CONFIG})")
     common.add_argument("--instance", metavar="NAME", help="name of this instance, replaces the key `instance`")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 from msgspec import inspect
@@ -104,34 +106,62 @@ included: instances share a listening socket, never a file.
 """
 
 
-def page() -> str:
-    """The whole page, ending in a newline."""
-    parts = [_HEAD]
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What is said of one key; all of it is Markdown, code in backquotes.
+
+    Attributes:
+        name: with its section: `http.listen`.
+        type: what may be written.
+        default: JSON, or the word `required`.
+        meaning: sentences.
+        needs_restart: whether a reload leaves it as it is.
+    """
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+    needs_restart: bool
+
+
+def sections() -> Iterator[tuple[str, str, list[Key]]]:
+    """Each section's name, what it is about (nothing for the first, of what lies in no other one), and its keys."""
     top = [field for field in _fields(Config) if not isinstance(_bare(field.type), inspect.StructType)]
-    parts.append("\n## Top level\n\n" + _table(Config, "", top))
+    yield "Top level", "", _keys(Config, "", top)
     for field in _fields(Config):
         section = _bare(field.type)
         if isinstance(section, inspect.StructType):
             name = field.encode_name
-            parts.append(f"\n## {name}\n\n{section.cls.__doc__}\n\n" + _table(section.cls, f"{name}.", section.fields))
-            if name == "kafka":
-                parts += [_REFUSED, *(f"| `{pattern}` | {reason} |\n" for pattern, reason in REFUSED.items())]
-                parts.append(_CREDENTIALS)
-    parts.append(f"\n## flavors[]\n\n{Flavor.__doc__}\n\n" + _table(Flavor, "flavors[].", _fields(Flavor)))
+            yield name, str(section.cls.__doc__), _keys(section.cls, f"{name}.", section.fields)
+    yield "flavors[]", str(Flavor.__doc__), _keys(Flavor, "flavors[].", _fields(Flavor))
+
+
+def page() -> str:
+    """The whole page, ending in a newline."""
+    parts = [_HEAD]
+    for name, about, keys in sections():
+        parts += [f"\n## {name}\n\n", f"{about}\n\n" if about else ""]
+        parts.append("| key | type | default | meaning |\n|---|---|---|---|\n")
+        for key in keys:
+            cells = (f"`{key.name}`", key.type, key.default, key.meaning + (" †" if key.needs_restart else ""))
+            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+        if name == "kafka":
+            parts += [_REFUSED, *(f"| `{pattern}` | {reason} |\n" for pattern, reason in REFUSED.items()), _CREDENTIALS]
     parts.append(_TEMPLATES)
     return "".join(parts)
 
 
-def _table(struct: type[msgspec.Struct], prefix: str, fields: tuple[inspect.Field, ...] | list[inspect.Field]) -> str:
+def _keys(struct: type[msgspec.Struct], prefix: str, fields: Sequence[inspect.Field]) -> list[Key]:
     hints = typing.get_type_hints(struct)
-    rows = ["| key | type | default | meaning |\n|---|---|---|---|\n"]
+    found = []
     for field in fields:
         if not isinstance(field.type, inspect.Metadata) or not field.type.extra_json_schema:
             raise TypeError(f"{prefix}{field.name}: expected a description, got none")
-        meaning = field.type.extra_json_schema["description"] + (" †" if needs_restart(field) else "")
-        cells = (f"`{prefix}{field.name}`", _type(field.type, hints[field.name]), _default(field), meaning)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-    return "".join(rows)
+        meaning = field.type.extra_json_schema["description"]
+        kind = _type(field.type, hints[field.name])
+        found.append(Key(f"{prefix}{field.name}", kind, _default(field), str(meaning), needs_restart(field)))
+    return found
 
 
 def _type(kind: inspect.Type, hint: object) -> str:

@@ -20,6 +20,7 @@ SUITE = "trixie"
 PACKAGES = (
     "python3",
     "tzdata",
+    "haproxy",  # the edge, as Debian 13 has it
     # What scratchd runs with.
     "python3-trio",
     "python3-hypercorn",

@@ -41,9 +41,12 @@ class Response:
 
 
 class Connection:
-    """One connection to `address` (`host:port`, `[v6]:port` or `unix:/path`). Closed on leaving its context."""
+    """One connection to `address` (`host:port`, `[v6]:port` or `unix:/path`), closed on leaving its context.
 
-    def __init__(self, address: str, timeout_s: float = TIMEOUT_S) -> None:
+    `source` is the address that it comes from, where that matters: all of 127.0.0.0/8 is this machine's.
+    """
+
+    def __init__(self, address: str, timeout_s: float = TIMEOUT_S, source: str | None = None) -> None:
         if address.startswith("unix:"):
             self.socket = socket.socket(socket.AF_UNIX)
             self.socket.settimeout(timeout_s)
@@ -54,7 +57,8 @@ class Connection:
                 raise
         else:
             host, _, port = address.rpartition(":")
-            self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout_s)
+            came_from = (source, 0) if source else None
+            self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout_s, came_from)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
 

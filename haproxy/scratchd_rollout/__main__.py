@@ -1,0 +1,7 @@
+"""`python -m scratchd_rollout`."""
+
+import sys
+
+from scratchd_rollout.cli import main
+
+sys.exit(main())
