@@ -116,7 +116,10 @@ def test_what_kafka_missed_is_sent_from_the_files(daemon: Daemon, kafka: Broker,
     record.unlink()  # even without it nothing is sent twice
     assert "0 lines filled" in scratchd(daemon, "backfill", "--to", "kafka")
     assert len(kafka.messages(topic)) == len(lines)
-    assert daemon.stats()["flavors"]["gr"]["kafka"] == stats
+    after = daemon.stats()["flavors"]["gr"]["kafka"]
+    assert {name: after[name] for name in after if name.endswith("_lines")} == {
+        name: stats[name] for name in stats if name.endswith("_lines")
+    }
     daemon.stop()
     scratchd(daemon, "audit")
 
