@@ -3,9 +3,7 @@
 The wiring is all here and nothing else is. Order: sockets, admin, backends, journals, gate; so `/health/*` answers
 while a long recovery runs, and no request is taken before its journal is open. At SIGTERM or SIGINT the gate finishes
 what it has begun, then the backends bring what is in the journal to safety, both within `http.stop_timeout_s`; what is
-left waits in the journal. Where systemd keeps the socket, whoever comes during the second part waits in its backlog, so
-that is kept short: while backends catch up the gate serves on, and those that are broken are not waited for. A second
-signal stops at once.
+left waits in the journal. A second signal stops at once.
 
 At SIGHUP a new configuration is put into effect (`scratchd.reload`): what may fail or wait comes first, and changes
 nothing that anybody sees; then every part adopts it in one step, between two turns of the gate, so a request meets the
@@ -18,6 +16,7 @@ everything.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import platform
 import signal
@@ -28,19 +27,21 @@ from pathlib import Path
 
 import trio
 
-from scratchd import __version__
+from scratchd import __version__, memory
 from scratchd import log as logs
-from scratchd.config import Config
+from scratchd.canary import Canary
+from scratchd.config import Config, warnings
 from scratchd.config.credentials import CredentialError
 from scratchd.destinations import Destinations
 from scratchd.flavors import Flavors
+from scratchd.history import History
 from scratchd.http.admin import Admin
 from scratchd.http.gate import Gate
 from scratchd.http.intake import Intake
 from scratchd.http.listen import ListenError, Listeners, listeners
+from scratchd.http.page import Page
 from scratchd.journal.flavor import JournalLockedError, locked
 from scratchd.journal.outlook import Outlook
-from scratchd.journal.recovery import NewerJournalError
 from scratchd.log import Log
 from scratchd.metrics import Metrics
 from scratchd.reload import Reloader, ReloadError
@@ -48,9 +49,6 @@ from scratchd.stats import Stats, rates
 from scratchd.systemd import PULSE_S, Status, Systemd
 from scratchd.tenants import ComebackError, Tenants
 from scratchd.track import Track
-
-FLUSH_S = 1.0
-"""How long backends that have caught up may take for the rest, while visitors wait at a socket that systemd keeps."""
 
 
 def clock_ms() -> int:
@@ -96,7 +94,7 @@ def _starting() -> Iterator[None]:
     """Turns what may be wrong with a machine into `StartError`."""
     try:
         yield
-    except (ListenError, JournalLockedError, NewerJournalError, CredentialError, OSError) as error:
+    except (ListenError, JournalLockedError, CredentialError, OSError) as error:
         raise StartError(str(error)) from error
 
 
@@ -110,6 +108,7 @@ class _Parts:
     outlook: Outlook
     intake: Intake
     gate: Gate
+    canary: Canary
 
 
 class Service:
@@ -157,7 +156,9 @@ class Service:
         config, stats, flavors = self._config, self._stats, Flavors(self._config)
         reloader = Reloader(self._read, config, self._apply, self._systemd, self._log)
         background.start_soon(reloader.run, self._ready, self._stopping)
-        admin = Admin(config.http, stats.document, Metrics(stats).render, self._readiness, Log("http"))
+        history = History(stats, time.monotonic)
+        page = Page(stats.document, history, self._readiness, lambda: datetime.datetime.now(datetime.UTC))
+        admin = Admin(config.http, stats.document, Metrics(stats).render, page, self._readiness, log=Log("http"))
         background.start_soon(admin.serve, sockets.admin)
         destinations = Destinations(flavors, clock_ms=clock_ms)
         tenants = Tenants(self._directory, config.journal, stats, clock_ms=clock_ms)
@@ -174,45 +175,39 @@ class Service:
         )
         background.start_soon(outlook.run)
         background.start_soon(self._keep_rates)
+        background.start_soon(history.run)
         track = Track(config, flavors)
         intake = Intake(track, flavors, tenants.writers, stats.http, Log("http"), clock_ms=clock_ms)
         gate = Gate(config.http, intake, stats.http, Log("http"), clock_ms=clock_ms)
-        self._parts = _Parts(admin, destinations, tenants, outlook, intake, gate)
+        canary = Canary(config, flavors, stats, self._log, clock_ms=clock_ms, monotonic=time.monotonic)
+        self._parts = _Parts(admin, destinations, tenants, outlook, intake, gate, canary)
         async with trio.open_nursery() as persisting:
             await persisting.start(tenants.run)
             async with trio.open_nursery() as gating:
                 gating.start_soon(gate.serve, sockets.track)
                 background.start_soon(self._systemd.keep_watchdog, gate.turned)
                 background.start_soon(self._systemd.keep_status, self._status_text)
+                memory.keep_what_is_there()
                 self._ready.set()
                 self._systemd.ready()
                 self._log.info("ready", version=__version__, listen=",".join(sockets.track_names), pid=os.getpid())
-                await self._stopping.wait()
+                async with trio.open_nursery() as until_stopped:
+                    until_stopped.start_soon(self._advise)
+                    until_stopped.start_soon(canary.run)
+                    await self._stopping.wait()
+                    until_stopped.cancel_scope.cancel()
                 within_s = self._config.http.stop_timeout_s
                 self._systemd.stopping(within_s)
                 self._log.info("stopping", within_s=within_s)
                 deadline = trio.current_time() + within_s
                 gating.cancel_scope.deadline = deadline
-                caught_up = trio.Event()
-                background.start_soon(self._watch_backlog, caught_up)
-                gate.stop(caught_up)
-            if any(listener.inherited for listener in sockets.track):
-                deadline = min(deadline, trio.current_time() + FLUSH_S)
+                gate.stop()
             tenants.stop(deadline)
 
-    async def _watch_backlog(self, caught_up: trio.Event) -> None:
-        """Sets `caught_up` once no backend that works is behind."""
-        while self._is_behind():  # noqa: ASYNC110 - lines get older by themselves, and that is nobody's event
-            await trio.sleep(FLUSH_S / 10)
-        caught_up.set()
-
-    def _is_behind(self) -> bool:
-        """Whether a backend that works has an old line to persist."""
-        return any(
-            feed.state == "running" and self._stats.oldest_pending_age_s(flavor, name) > FLUSH_S / 2
-            for flavor in self._stats.flavors.values()
-            for name, feed in flavor.feeds.items()
-        )
+    async def _advise(self) -> None:
+        """Logs what `check` would warn of; a disk that hangs keeps the thread and nobody else."""
+        for line in await trio.to_thread.run_sync(warnings, self._config, abandon_on_cancel=True):
+            self._log.warning("the configuration is valid, but", warning=line)
 
     async def _apply(self, config: Config) -> None:
         """Puts a configuration into effect, all of it or, raising `ReloadError`, nothing."""
@@ -222,7 +217,7 @@ class Service:
         async with parts.tenants.changing:
             try:
                 added = await parts.tenants.open_added(flavors)
-            except (ComebackError, NewerJournalError, OSError) as error:
+            except (ComebackError, OSError) as error:
                 raise ReloadError(str(error)) from error
             if self._stopping.is_set():
                 await parts.tenants.discard(added)
@@ -236,6 +231,7 @@ class Service:
             parts.gate.adopt(config.http)
             parts.admin.adopt(config.http)
             parts.outlook.adopt(_quotas(config, flavors))
+            parts.canary.adopt(config, flavors)
             logs.set_level(config.log.level)
 
     def _readiness(self) -> str:

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from scratchd.config import Config
 from scratchd.config.credentials import resolved
+from scratchd.config.librdkafka import readers_settings
 
 ANSWER_S = 10.0
 """How long a broker may take for an answer."""
@@ -26,17 +27,6 @@ SILENCE_S = 30.0
 
 MARGIN_MS = 3_600_000
 """Reading begins this long before the time that is asked for: clocks are set back, and batches have one time."""
-
-_PRODUCERS_ONLY = (
-    "queue.buffering.",
-    "compression.",
-    "batch.",
-    "delivery.",
-    "request.",
-    "retr",
-    "message.",
-    "partitioner",
-)
 
 Spans = Mapping[int, tuple[int, int]]
 """Offsets by partition: the first, and the one behind the last."""
@@ -176,24 +166,15 @@ class Topics:
 @contextmanager
 def opened(config: Config) -> Iterator[Topics]:
     """A consumer with the configuration's brokers and credentials."""
-    properties = {
-        name: value for name, value in resolved(config.kafka.librdkafka).items() if not name.startswith(_PRODUCERS_ONLY)
-    }
+    properties = readers_settings(resolved(config.kafka.librdkafka), "scratchd-tools")
     logger = logging.getLogger("scratchd.kafka.consumer")
     logger.setLevel(logging.CRITICAL)  # what fails is raised here; retries concern nobody
     consumer = Consumer(
         {
-            "client.id": "scratchd",
-            "socket.timeout.ms": 10_000,
-            "log.connection.close": False,
             **properties,
             "bootstrap.servers": config.kafka.bootstrap_servers,
-            "group.id": "scratchd-tools",  # librdkafka wants one
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",  # where retention overtakes the reading
-            "isolation.level": "read_uncommitted",  # another writer's open transaction holds nobody up
         },
         logger=logger,
     )
