@@ -120,7 +120,7 @@ class Bed:
         self.directory.mkdir(parents=True, exist_ok=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
         made = []
-        for name, address in (("edge", EDGE), ("primary", PRIMARY), ("secondary", SECONDARY)):
+        for name, address in (("edge-1", EDGE), ("primary", PRIMARY), ("secondary", SECONDARY)):
             network = self._network(opening, address)
             machine = Machine(image, self.directory / name, name=name, network=network)
             opening.callback(machine.close)
@@ -177,6 +177,7 @@ class Bed:
             edge_testers=[f"{PREFIX}.9.0/24"],
             edge_certificates=[{"name": "example", "content": pem}],
             edge_client_requests_per_10s=0,
+            edge_max_connections=4000,  # within the limits of whoever runs the tests
             **PLAN,
         )
         config = self.variables("scratchd")["scratchd_config"]

@@ -40,7 +40,7 @@ def test_the_share_is_zero_within_half_a_second_of_the_rollback(bed: Bed, state:
     assert_exactly_once(crowd.account, bed.lines())
     first = min(move.at_s for move in crowd.flipped_back())
     assert crowd.last_s[SCRATCHD] - first < 0.5, "everyone was away from scratchd half a second after the first one"
-    assert played.recap["edge"] == {**played.recap["edge"], "ok": 1, "changed": 1}
+    assert played.recap["edge-1"] == {**played.recap["edge-1"], "ok": 1, "changed": 1}
     assert played.seconds < 10
     assert bed.play("rollback").changed == 0, "again does no harm"
 

@@ -89,11 +89,11 @@ def test_a_changed_inventory_does_not_touch_the_share(bed: Bed) -> None:
     bed.rollout("start")
     bed.rollout("pause", "--reason", "a test")
     _before = bed.shares()
-    played = bed.play("edge", edge_max_connections=19000)
-    assert played.recap["edge"]["changed"] == 2, "the configuration, and the reload"
-    assert "maxconn 19000" in bed.edge.path("/etc/haproxy/haproxy.cfg").read_text()
+    played = bed.play("edge", edge_max_connections=3000)
+    assert played.recap["edge-1"]["changed"] == 2, "the configuration, and the reload"
+    assert "maxconn 3000" in bed.edge.path("/etc/haproxy/haproxy.cfg").read_text()
     assert bed.shares() == _before
-    assert bed.play("edge").recap["edge"]["changed"] == 2
+    assert bed.play("edge").recap["edge-1"]["changed"] == 2
 
 
 def test_a_rollout_driven_from_here_goes_through_and_holds_for_the_approval(bed: Bed) -> None:
