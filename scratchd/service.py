@@ -16,6 +16,7 @@ everything.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import platform
 import signal
@@ -26,16 +27,19 @@ from pathlib import Path
 
 import trio
 
-from scratchd import __version__
+from scratchd import __version__, memory
 from scratchd import log as logs
-from scratchd.config import Config
+from scratchd.canary import Canary
+from scratchd.config import Config, warnings
 from scratchd.config.credentials import CredentialError
 from scratchd.destinations import Destinations
 from scratchd.flavors import Flavors
+from scratchd.history import History
 from scratchd.http.admin import Admin
 from scratchd.http.gate import Gate
 from scratchd.http.intake import Intake
 from scratchd.http.listen import ListenError, Listeners, listeners
+from scratchd.http.page import Page
 from scratchd.journal.flavor import JournalLockedError, locked
 from scratchd.journal.outlook import Outlook
 from scratchd.log import Log
@@ -104,6 +108,7 @@ class _Parts:
     outlook: Outlook
     intake: Intake
     gate: Gate
+    canary: Canary
 
 
 class Service:
@@ -151,7 +156,9 @@ class Service:
         config, stats, flavors = self._config, self._stats, Flavors(self._config)
         reloader = Reloader(self._read, config, self._apply, self._systemd, self._log)
         background.start_soon(reloader.run, self._ready, self._stopping)
-        admin = Admin(config.http, stats.document, Metrics(stats).render, self._readiness, Log("http"))
+        history = History(stats, time.monotonic)
+        page = Page(stats.document, history, self._readiness, lambda: datetime.datetime.now(datetime.UTC))
+        admin = Admin(config.http, stats.document, Metrics(stats).render, page, self._readiness, log=Log("http"))
         background.start_soon(admin.serve, sockets.admin)
         destinations = Destinations(flavors, clock_ms=clock_ms)
         tenants = Tenants(self._directory, config.journal, stats, clock_ms=clock_ms)
@@ -168,20 +175,27 @@ class Service:
         )
         background.start_soon(outlook.run)
         background.start_soon(self._keep_rates)
+        background.start_soon(history.run)
         track = Track(config, flavors)
         intake = Intake(track, flavors, tenants.writers, stats.http, Log("http"), clock_ms=clock_ms)
         gate = Gate(config.http, intake, stats.http, Log("http"), clock_ms=clock_ms)
-        self._parts = _Parts(admin, destinations, tenants, outlook, intake, gate)
+        canary = Canary(config, flavors, stats, self._log, clock_ms=clock_ms, monotonic=time.monotonic)
+        self._parts = _Parts(admin, destinations, tenants, outlook, intake, gate, canary)
         async with trio.open_nursery() as persisting:
             await persisting.start(tenants.run)
             async with trio.open_nursery() as gating:
                 gating.start_soon(gate.serve, sockets.track)
                 background.start_soon(self._systemd.keep_watchdog, gate.turned)
                 background.start_soon(self._systemd.keep_status, self._status_text)
+                memory.keep_what_is_there()
                 self._ready.set()
                 self._systemd.ready()
                 self._log.info("ready", version=__version__, listen=",".join(sockets.track_names), pid=os.getpid())
-                await self._stopping.wait()
+                async with trio.open_nursery() as until_stopped:
+                    until_stopped.start_soon(self._advise)
+                    until_stopped.start_soon(canary.run)
+                    await self._stopping.wait()
+                    until_stopped.cancel_scope.cancel()
                 within_s = self._config.http.stop_timeout_s
                 self._systemd.stopping(within_s)
                 self._log.info("stopping", within_s=within_s)
@@ -189,6 +203,11 @@ class Service:
                 gating.cancel_scope.deadline = deadline
                 gate.stop()
             tenants.stop(deadline)
+
+    async def _advise(self) -> None:
+        """Logs what `check` would warn of; a disk that hangs keeps the thread and nobody else."""
+        for line in await trio.to_thread.run_sync(warnings, self._config, abandon_on_cancel=True):
+            self._log.warning("the configuration is valid, but", warning=line)
 
     async def _apply(self, config: Config) -> None:
         """Puts a configuration into effect, all of it or, raising `ReloadError`, nothing."""
@@ -212,6 +231,7 @@ class Service:
             parts.gate.adopt(config.http)
             parts.admin.adopt(config.http)
             parts.outlook.adopt(_quotas(config, flavors))
+            parts.canary.adopt(config, flavors)
             logs.set_level(config.log.level)
 
     def _readiness(self) -> str:
