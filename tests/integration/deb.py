@@ -10,6 +10,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from daemon import SOURCE
@@ -18,6 +19,8 @@ CACHE = SOURCE / ".cache"
 
 NEWER = "99.1.0"
 """A version newer than any that is released."""
+
+_KEPT_S = 24 * 3600
 
 _NOT_PACKAGED = ("tests", "bench", ".ci")
 
@@ -41,8 +44,9 @@ def built(name: str = "scratchd", version: str | None = None) -> Path:
             check=False,
         )
         assert done.returncode == 0, f"scripts/deb: exit status {done.returncode}\n{done.stdout[-3000:]}"
-        for old in CACHE.glob(f"deb-*-{version or 'own'}"):  # of states that are no more
-            shutil.rmtree(old)
+        for old in CACHE.glob(f"deb-*-{version or 'own'}"):  # of states that are no more, and of no run that goes on
+            if time.time() - old.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(old)
         making.rename(made)
     (package,) = made.glob(f"{name}_*.deb")
     return package
