@@ -48,6 +48,17 @@ class Message:
     value: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class AnyMessage:
+    """What anyone wrote to a topic; `flavor` and `identity` (`EPOCH/SEQUENCE`) are empty where scratchd did not."""
+
+    partition: int
+    offset: int
+    flavor: str
+    identity: str
+    value: bytes
+
+
 class Topics:
     """A consumer; use `opened`."""
 
@@ -110,6 +121,21 @@ class Topics:
         Raises:
             TopicError: the broker does not answer, or refuses.
         """
+        for raw in self._read(topic, spans, count):
+            if (message := _message(raw, flavor)) is not None:
+                yield message
+
+    def everything(self, topic: str, spans: Spans, count: Callable[[int], None]) -> Iterator[AnyMessage]:
+        """Like `read`, but every message that has a value, whoever wrote it."""
+        for raw in self._read(topic, spans, count):
+            headers = dict(raw.headers() or [])
+            flavor, identity = (
+                (headers.get(name) or b"").decode("utf-8", "replace") for name in ("scratchd-flavor", "scratchd-id")
+            )
+            if (value := raw.value()) is not None:
+                yield AnyMessage(raw.partition(), raw.offset(), flavor, identity, value)
+
+    def _read(self, topic: str, spans: Spans, count: Callable[[int], None]) -> Iterator[Any]:
         left = {partition: high for partition, (low, high) in spans.items() if low < high}
         with _translated(topic):
             self._consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in left])
@@ -132,8 +158,8 @@ class Topics:
                     continue
                 if raw.offset() + 1 >= left[raw.partition()]:
                     del left[raw.partition()]
-                if raw.offset() < spans[raw.partition()][1] and (message := _message(raw, flavor)) is not None:
-                    yield message
+                if raw.offset() < spans[raw.partition()][1]:
+                    yield raw
             count(len(raws))
 
 
