@@ -27,7 +27,7 @@ from pathlib import Path
 
 import trio
 
-from scratchd import __version__
+from scratchd import __version__, memory
 from scratchd import log as logs
 from scratchd.canary import Canary
 from scratchd.config import Config, warnings
@@ -187,6 +187,7 @@ class Service:
                 gating.start_soon(gate.serve, sockets.track)
                 background.start_soon(self._systemd.keep_watchdog, gate.turned)
                 background.start_soon(self._systemd.keep_status, self._status_text)
+                memory.keep_what_is_there()
                 self._ready.set()
                 self._systemd.ready()
                 self._log.info("ready", version=__version__, listen=",".join(sockets.track_names), pid=os.getpid())
