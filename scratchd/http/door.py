@@ -90,17 +90,22 @@ class Door:
             self._accept(listener)
         return listener is not None
 
-    def close(self) -> None:
-        """Accepts no more, and closes the listeners; who waits at one of our own is let in before."""
-        listeners = list(self._listeners.values())
-        if self._is_open:
-            for fd in self._listeners:
+    @property
+    def has_listeners(self) -> bool:
+        """Whether there is any that was not closed."""
+        return bool(self._listeners)
+
+    def close(self, *, inherited: bool) -> None:
+        """Closes the listeners that systemd keeps, or those that it does not: who waits there is let in before."""
+        closing = {fd: listener for fd, listener in self._listeners.items() if listener.inherited is inherited}
+        for fd, listener in closing.items():
+            if self._is_open:
                 self._epoll.unregister(fd)
-        self._listeners, self._is_open = {}, False
-        for listener in listeners:
-            if not listener.inherited:
+            del self._listeners[fd]
+            if not inherited:
                 self._take_backlog(listener)
             listener.close()
+        self._is_open = self._is_open and bool(self._listeners)
 
     def _accept(self, listener: Listener) -> None:
         try:

@@ -15,10 +15,12 @@ that is to be closed is closed for sending first, and read away from until its p
 socket with unread input resets the connection, and a reset discards what the peer has not read yet (RFC 9112, section
 9.6).
 
-Stopping has two halves. In the first, everything goes on but accepting: what waits in the backlog of a socket of our
-own is taken first, since closing it would reset them; an answer closes its connection, an idle connection may send one
-more request, HTTP/2's clients are asked to go. After `http.stop_timeout_s` / 2 nobody is read from any more. A quarter
-of the time later what is still open is cut off, which leaves the rest to the backends.
+Stopping has two halves. In the first, an answer closes its connection, an idle connection may send one more request,
+HTTP/2's clients are asked to go. A socket of our own is closed at once, so that whoever comes is refused and goes
+elsewhere; what waits in its backlog is taken first, since closing would reset them. From a socket that systemd keeps we
+go on accepting as long as anybody is here who came before, or whoever stops us has other things to wait for: whoever
+comes would wait for that too, beside the next start. After `http.stop_timeout_s` / 2 nobody is read from any more. A
+quarter of the time later what is still open is cut off, which leaves the rest to the backends.
 
 A new configuration is adopted between two turns. Open connections go on by it: limits count from the next head on, time
 limits from the next time that something is waited for.
@@ -137,6 +139,9 @@ class Gate:
         self._left = trio.lowlevel.ParkingLot()
         self._stopping = trio.Event()
         self._reads_end_s = math.inf
+        # Who was here when stopping began, and has not gone.
+        self._elders: set[_Client] = set()
+        self._until: trio.Event | None = None
         self._tick_s = _tick_s(config)
         self._asks_for_turn = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._asks_for_turn, select.EPOLLIN)
@@ -163,10 +168,16 @@ class Gate:
             os.eventfd_write(self._asks_for_turn, 1)
         await turned.wait()
 
-    def stop(self) -> None:
-        """Lets `serve` return as soon as nothing is owed to anybody."""
+    def stop(self, until: trio.Event | None = None) -> None:
+        """Lets `serve` return as soon as nothing is owed to anybody.
+
+        Args:
+            until: when it is set, accepting may end, also where systemd keeps the socket; by default at once.
+        """
+        self._until = until
         if not self._stopping.is_set():
             self._reads_end_s = trio.current_time() + self._config.stop_timeout_s / 2
+            self._elders.update(self._clients.values())
             for client in self._clients.values():
                 if client.leaving is None and client.events == select.EPOLLIN and not client.waiting:
                     client.deadline_s = min(client.deadline_s, self._reads_end_s)
@@ -187,7 +198,13 @@ class Gate:
                 driving.start_soon(self._keep_time, tasks)
                 self._door.open(sockets)
                 await self._stopping.wait()
-                self._door.close()
+                self._door.close(inherited=False)
+                with trio.move_on_at(self._reads_end_s):
+                    while self._elders or self._handed_over:
+                        await self._left.park()
+                    if self._until is not None and self._door.has_listeners:
+                        await self._until.wait()
+                self._door.close(inherited=True)
                 with trio.move_on_at(self._reads_end_s):
                     await self._all_closed()
                 await self._handover.terminate()
@@ -417,6 +434,7 @@ class Gate:
     def _hand_over(self, client: _Client, unusual: WithBody | Http2, since_s: float, tasks: trio.Nursery) -> None:
         self._epoll.unregister(client.socket)
         del self._clients[client.socket.fileno()]
+        self._elders.discard(client)
         self._handed_over += 1
         tasks.start_soon(self._serve_unusual, client, unusual, since_s)
 
@@ -448,6 +466,7 @@ class Gate:
 
     def _close(self, client: _Client) -> None:
         del self._clients[client.socket.fileno()]
+        self._elders.discard(client)
         client.socket.close()  # which takes it out of the epoll
         self._closed()
 

@@ -81,13 +81,15 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     status, _, said = module.run_command(["systemctl", "reload", wanted["unit"]])
     if status != 0:
         module.fail_json(msg=f"systemctl reload {wanted['unit']}: {said.strip()}")
-    deadline = time.monotonic() + wanted["timeout_s"]
+    began_s = time.monotonic()
+    deadline = began_s + wanted["timeout_s"]
     while True:
         now = worker(wanted["socket"])
         if now not in ("", before):
             return {"changed": True, "worker": now}
         _, state, _ = module.run_command(["systemctl", "show", "--value", "--property=StatusText", wanted["unit"]])
-        if "failed" in state or time.monotonic() > deadline:
+        # At first it may still be the status of a reload before this one.
+        if ("failed" in state and time.monotonic() > began_s + 2) or time.monotonic() > deadline:
             _, log, _ = module.run_command(
                 ["journalctl", "--no-pager", "--output=cat", "--lines=10", f"--unit={wanted['unit']}"]
             )

@@ -107,7 +107,7 @@ def test_an_instance_says_how_it_is_at_its_own_place(collector: Installed) -> No
         # A path below /proc of the machine: the socket is reached through its file system.
         with Connection(f"unix:{collector.machine.path(path)}") as connection:
             assert connection.get("/health/ready", "localhost").body == b"ready"
-        assert stats(collector, instance)["instance"] == instance
+            assert json.loads(connection.get("/stats", "localhost").body)["instance"] == instance
     assert collector.state("ActiveState")["ActiveState"] == "inactive"
     with collector.connect(TRACK) as connection:
         assert connection.get("/track?n=1", "any.test").status == 200
