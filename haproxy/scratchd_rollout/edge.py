@@ -55,7 +55,7 @@ class Edge:
     @property
     def runtime(self) -> Runtime:
         """The running HAProxy."""
-        return Runtime(self.plan.socket)
+        return Runtime(self.plan.socket, self.plan.master_socket)
 
     def change(
         self,

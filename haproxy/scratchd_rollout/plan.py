@@ -150,6 +150,7 @@ class Plan:
         window_s: what the guard looks at beside the whole step: a fault of now must not drown in hours that were good.
         slow_s: an answer that takes longer is slow; one of `SLOW_S`.
         socket: HAProxy's runtime socket.
+        master_socket: its master's, where Debian's unit puts it; may be missing.
         share_map: the map, as haproxy.cfg names it.
     """
 
@@ -164,6 +165,7 @@ class Plan:
     slow_s: float = 0.1
     stats_timeout_s: float = 1.0
     socket: Path = Path("/run/haproxy/admin.sock")
+    master_socket: Path = Path("/run/haproxy-master.sock")
     share_map: Path = Path("/var/lib/scratchd-rollout/share.map")
 
 

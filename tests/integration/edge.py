@@ -40,6 +40,7 @@ class Edge:
             "tenants": [tenant["name"] for tenant in proxy.variables["edge_tenants"]],
             "servers": [{"name": name, "stats": [address]} for name, address in stats.items()],
             "socket": str(proxy.socket),
+            "master_socket": str(proxy.master_socket),
             "share_map": str(proxy.share_map),
             **QUICK,
             **plan,

@@ -45,6 +45,8 @@ class Origin:
         self.received: dict[str, int] = {}
         self.residual_lines = 0
         self.flavor_of: Callable[[bytes], str] = lambda _host: "gr"
+        self._answering = threading.Event()
+        self._answering.set()
         self._events = 0
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
@@ -64,11 +66,16 @@ class Origin:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
+        self._answering.set()  # its threads end
         with self._lock:
             connections, self._connections = self._connections, set()
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def hang(self) -> None:
+        """Takes connections and requests from now on, and answers nothing."""
+        self._answering.clear()
 
     def requests(self) -> list[bytes]:
         """The heads that came, without those of health checks and figures."""
@@ -119,6 +126,7 @@ class Origin:
 
     def _answer(self, head: bytes) -> bytes:
         self.heads.append(head)
+        self._answering.wait()
         if head.startswith(b"GET /health/ready"):
             return self._response(200 if self.ready else 503, b"ready")
         if head.startswith(b"GET /stats"):

@@ -37,6 +37,7 @@ class Proxy:
         tls_address: HTTPS; None where the test gave no certificate.
         share_map: the map's file.
         socket: the runtime socket.
+        master_socket: the master's.
         log: lines as HAProxy sent them, without syslog's head.
     """
 
@@ -54,6 +55,7 @@ class Proxy:
         self.tls_address = f"127.0.0.1:{free_port()}" if certificate else None
         self.share_map = directory / "share.map"
         self.socket = directory / "s"
+        self.master_socket = directory / "m"
         self.log: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         self._log_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -105,11 +107,11 @@ class Proxy:
         return done.stdout
 
     def start(self) -> None:
-        """Starts it as Debian's unit does (a master and a worker), and waits until its socket answers."""
+        """Starts it as Debian's unit does, with a master and a worker; returns when its socket answers."""
         self.write()
         with (self.directory / "haproxy.out").open("ab") as out:
             self.process = subprocess.Popen(
-                [*self._command, "-W", "-db", "-f", str(self._file)],
+                [*self._command, "-W", "-S", str(self.master_socket), "-f", str(self._file)],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
