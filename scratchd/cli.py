@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -26,6 +28,8 @@ FAILED = 1
 WRONG_USAGE = 2
 NOT_RUNNING = 69
 """EX_UNAVAILABLE of sysexits.h."""
+INTERRUPTED = 130
+"""By SIGINT or SIGTERM; as a shell says it."""
 BAD_CONFIGURATION = 78
 """EX_CONFIG of sysexits.h; the unit does not restart on it."""
 
@@ -40,11 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "stats": _stats,
         "backfill": _backfill,
         "audit": _audit,
+        "replay": _replay,
+        "compare": _compare,
     }[chosen.command]
     try:
         return command(chosen)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output is gone; the interpreter must not complain about it when it flushes.
         sys.stdout = None
@@ -70,6 +76,8 @@ def command_line() -> argparse.ArgumentParser:
         ("stats", "show what the running instance does"),
         ("backfill", "fill the gaps of one backend from what the other one has"),
         ("audit", "check that what was received is all accounted for; the instance must be stopped"),
+        ("replay", "send the requests of an access log again, to one or two targets"),
+        ("compare", "say whether two collectors wrote the same JSON values"),
     ):
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", parents=[common])
         if name == "stats":
@@ -85,9 +93,106 @@ def command_line() -> argparse.ArgumentParser:
                 help="rebuild the log files of this day where none stand (with --to file)",
             )
             command.add_argument("--dry-run", action="store_true", help="say what would be filled, and fill nothing")
-        if name == "audit":
+        if name in {"audit", "replay", "compare"}:
             command.add_argument("--json", action="store_true", help="print a JSON document")
+        if name == "replay":
+            _add_replay(command)
+        if name == "compare":
+            _add_compare(command)
     return parser
+
+
+def _add_replay(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("inputs", metavar="LOG", nargs="+", help="access logs of HAProxy or nginx, gzip or not; - is standard input")
+    add(
+        "--to", metavar="URL", action="append", required=True, help="http://HOST:PORT to send to; twice for two targets"
+    )
+    pace = command.add_mutually_exclusive_group()
+    pace.add_argument("--rate", metavar="N", type=_positive, help="requests a second (default: the log's own pace)")
+    pace.add_argument(
+        "--speed", metavar="X", type=_positive, default=1.0, help="the log's own pace times this (default: 1)"
+    )
+    add(
+        "--host",
+        metavar="NAME",
+        default="original",
+        type=_host,
+        help="Host of each request, which chooses the flavor: original (the log's, default), target (the URL's), or a"
+        " name, in which {host} stands for the original one",
+    )
+    add(
+        "--haproxy-host",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="which of HAProxy's captured request headers is Host (default: 1, the first; 0: none)",
+    )
+    add("--forwarded-for", action="store_true", help="send the log's client addresses as X-Forwarded-For")
+    add("--path", metavar="/PATH", help="only requests with this path")
+    add("--method", metavar="NAME", action="append", default=[], help="send this method too, not only GET and HEAD")
+    add("--limit", metavar="N", type=_count, help="send at most so many requests")
+    add("--connections", metavar="N", type=_count, default=64, help="to each target, at most (default: 64)")
+    add("--timeout", metavar="SECONDS", type=_positive, default=10.0, help="for one request (default: 10)")
+    add("--state", metavar="PATH", type=Path, help="keep in this file what was sent, and go on behind it")
+    add("--resend", action="store_true", help="send again what was in flight when the earlier run was killed")
+    add(
+        "--differing",
+        metavar="PATH",
+        type=Path,
+        help="append requests to this file that the targets answer differently",
+    )
+    add(
+        "--max-failed",
+        metavar="N",
+        type=_count,
+        default=0,
+        help="exit with 0 up to so many failed requests (default: 0)",
+    )
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    source = "a log file, a directory of them, or topic:NAME; each may stand behind FLAVOR="
+    add("--old", metavar="SOURCE", nargs="+", action="extend", required=True, help=f"the one side: {source}")
+    add("--new", metavar="SOURCE", nargs="+", action="extend", required=True, help="the other side, likewise")
+    add(
+        "--legacy",
+        choices=("rack",),
+        help="the old side was written by an application on Rack: normalise what that means",
+    )
+    add("--ignore", metavar="NAME", action="append", default=[], help="leave this key of the objects out")
+    add("--strict", action="store_true", help="another order of keys and another spelling are differences too")
+    add("--examples", metavar="N", type=_count, default=3, help="to show of each kind (default: 3)")
+    add(
+        "--work",
+        metavar="DIRECTORY",
+        type=Path,
+        default=Path(os.environ.get("TMPDIR", "/var/tmp")),  # noqa: S108 - what is made there has a name of its own
+        help="whose disk to work on (default: $TMPDIR, else /var/tmp)",
+    )
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _host(text: str) -> str:
+    if re.fullmatch(r"(?:[A-Za-z0-9_.:\[\]-]|\{host\})+", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a host")
+    return text
 
 
 def _day(text: str) -> datetime.date:
@@ -217,3 +322,64 @@ def _audit(chosen: argparse.Namespace) -> int:
         print(f"scratchd audit: {error}", file=sys.stderr)
         return FAILED
     return OK if holds else FAILED
+
+
+def _replay(chosen: argparse.Namespace) -> int:
+    from scratchd.tools import replay, target  # noqa: PLC0415 - the same
+
+    urls = []
+    for text in chosen.to:
+        try:
+            urls.append(target.parse(text))
+        except ValueError as error:
+            print(f"scratchd replay: --to {text} {error}", file=sys.stderr)
+            return WRONG_USAGE
+    order = replay.Order(
+        inputs=chosen.inputs,
+        targets=urls,
+        rate=chosen.rate,
+        speed=chosen.speed,
+        host=chosen.host,
+        haproxy_host=chosen.haproxy_host,
+        forwarded_for=chosen.forwarded_for,
+        methods=frozenset(name.encode() for name in ("GET", "HEAD", *chosen.method)),
+        path=None if chosen.path is None else chosen.path.encode(),
+        limit=chosen.limit,
+        connections=max(1, chosen.connections),
+        timeout_s=chosen.timeout,
+        state=chosen.state,
+        resend=chosen.resend,
+        differing=chosen.differing,
+    )
+    try:
+        summary = replay.run(order, sys.stdin.buffer, sys.stdout, sys.stderr, as_json=chosen.json)
+    except replay.ReplayError as error:
+        print(f"scratchd replay: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    if summary.interrupted:
+        return INTERRUPTED
+    return OK if summary.failed <= chosen.max_failed else FAILED
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    from scratchd.tools import compare, outputs  # noqa: PLC0415 - the same
+
+    old, new = (tuple(map(outputs.parse, sources)) for sources in (chosen.old, chosen.new))
+    loaded = None
+    if any(source.is_topic for source in (*old, *new)):
+        loaded = _load(chosen)
+        if loaded is None:
+            return BAD_CONFIGURATION
+        if not loaded.kafka.bootstrap_servers:
+            print("scratchd compare: kafka.bootstrap_servers is empty: there are no topics to read", file=sys.stderr)
+            return BAD_CONFIGURATION
+        if not _has_credentials(loaded, "compare"):
+            return BAD_CONFIGURATION
+    ignored = frozenset(chosen.ignore)
+    order = compare.Order(old, new, chosen.legacy, ignored, chosen.strict, chosen.examples, chosen.work)
+    try:
+        identical = compare.run(loaded, order, sys.stdout, sys.stderr, as_json=chosen.json)
+    except compare.CompareError as error:
+        print(f"scratchd compare: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    return OK if identical else FAILED

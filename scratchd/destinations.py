@@ -47,7 +47,7 @@ class Destinations:
             stats.backends["file"] = BackendStats()
             paths, zones = _paths(self._flavors), _zones(self._flavors)
             file = FileBackend(paths, self._today, config.file.flush_interval_s, Log("file"), zones)
-            self._add(
+            self.add(
                 file,
                 lambda flavor: (flavor.file_path, flavor.zone.key),
                 lambda flavors: file.adopt(_paths(flavors), _zones(flavors)),
@@ -74,9 +74,16 @@ class Destinations:
         )
         await background.start(producer.run)
         kafka = KafkaBackend(topics=topics, key_parameter=config.kafka.key_parameter, producer=producer)
-        self._add(kafka, lambda flavor: flavor.kafka_topic, lambda flavors: kafka.adopt(_topics(flavors)))
+        self.add(kafka, lambda flavor: flavor.kafka_topic, lambda flavors: kafka.adopt(_topics(flavors)))
 
-    def _add(self, backend: Backend, place: Callable[[Flavor], object], adopt: Callable[[Flavors], None]) -> None:
+    def add(self, backend: Backend, place: Callable[[Flavor], object], adopt: Callable[[Flavors], None]) -> None:
+        """Adds a backend.
+
+        Args:
+            backend: opened by who feeds it.
+            place: what of a flavor says where its lines go there.
+            adopt: tells it of new flavors.
+        """
         self.backends.append(backend)
         self._places[backend.name] = place
         self._adopt[backend.name] = adopt

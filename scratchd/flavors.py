@@ -20,13 +20,12 @@ from scratchd.config.syntax import normal_host
 
 
 class _Last:
-    """The millisecond that a flavor was last asked for, and its local time."""
+    """The millisecond that a flavor was last asked for, and its local time: one value, as threads ask too."""
 
-    __slots__ = ("time", "time_ms")
+    __slots__ = ("seen",)
 
     def __init__(self) -> None:
-        self.time_ms: int | None = None
-        self.time = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+        self.seen: tuple[int | None, datetime.datetime] = (None, datetime.datetime.min.replace(tzinfo=datetime.UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +53,13 @@ class Flavor:
         The last one is remembered: under load, when converting it would count, requests by the dozen share one.
         Remembering more, as a date until midnight, would be wrong where clocks are turned back over it.
         """
-        last = self._last
-        if time_ms != last.time_ms:
+        last_ms, time = self._last.seen
+        if time_ms != last_ms:
             second, ms = divmod(time_ms, 1000)
             # Not from a fraction: the milliseconds are to come back as they went in.
-            last.time = datetime.datetime.fromtimestamp(second, self.zone).replace(microsecond=ms * 1000)
-            last.time_ms = time_ms
-        return last.time
+            time = datetime.datetime.fromtimestamp(second, self.zone).replace(microsecond=ms * 1000)
+            self._last.seen = time_ms, time
+        return time
 
     def date(self, time_ms: int) -> datetime.date:
         """The flavor's local date, of milliseconds since the epoch."""

@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 from scratchd.figures import Figure, exposed
 from scratchd.refusal import Reason
-from scratchd.stats import BrokerStats, Durations, FeedStats, FlavorStats, ProducerStats, Stats
+from scratchd.stats import BrokerStats, Durations, FeedStats, FlavorStats, LegStats, ProducerStats, Stats
 
 CONTENT_TYPE: str = CONTENT_TYPE_LATEST
 
@@ -82,6 +82,7 @@ class _Collector(Collector):
             **_journal(stats),
             **_backends(stats),
             **_producer(stats),
+            **_canary(stats),
             **_runtime(stats),
             "scratchd_ledger_residual_lines": _one(stats.residual_lines()),
             "scratchd_build_info": {"version": stats.version, "instance": stats.instance, **stats.build},
@@ -206,6 +207,34 @@ def _producer(stats: Stats) -> Mapping[str, Samples]:
         f"{prefix}disconnects_total": each(lambda broker: broker.disconnects),
         f"{prefix}throttle_mean_seconds": each(lambda broker: broker.throttle_mean_s),
     }
+
+
+def _canary(stats: Stats) -> Mapping[str, Samples]:
+    canary = stats.canary
+
+    def one(figure: Callable[[LegStats], float | None]) -> Samples:
+        return [] if canary is None else _known([((), figure(canary.answer))])
+
+    def each(figure: Callable[[LegStats], float | None]) -> Samples:
+        return [] if canary is None else _known([((name,), figure(leg)) for name, leg in canary.backends.items()])
+
+    def success_s(leg: LegStats) -> float | None:
+        return None if leg.last_success_ms is None else leg.last_success_ms / 1000
+
+    return {
+        "scratchd_canary_beacons_total": [] if canary is None else _one(canary.beacons),
+        "scratchd_canary_answer_seconds": one(stats.canary_delay_s),
+        "scratchd_canary_answer_failures_total": one(lambda leg: leg.failures),
+        "scratchd_canary_answer_last_success_timestamp_seconds": one(success_s),
+        "scratchd_canary_delay_seconds": each(stats.canary_delay_s),
+        "scratchd_canary_failures_total": each(lambda leg: leg.failures),
+        "scratchd_canary_last_success_timestamp_seconds": each(success_s),
+    }
+
+
+def _known(samples: Iterable[tuple[tuple[str, ...], float | None]]) -> Samples:
+    """The samples that there are."""
+    return [(labels, value) for labels, value in samples if value is not None]
 
 
 def _runtime(stats: Stats) -> Mapping[str, Value]:

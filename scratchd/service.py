@@ -28,7 +28,8 @@ import trio
 
 from scratchd import __version__
 from scratchd import log as logs
-from scratchd.config import Config
+from scratchd.canary import Canary
+from scratchd.config import Config, warnings
 from scratchd.config.credentials import CredentialError
 from scratchd.destinations import Destinations
 from scratchd.flavors import Flavors
@@ -104,6 +105,7 @@ class _Parts:
     outlook: Outlook
     intake: Intake
     gate: Gate
+    canary: Canary
 
 
 class Service:
@@ -171,7 +173,8 @@ class Service:
         track = Track(config, flavors)
         intake = Intake(track, flavors, tenants.writers, stats.http, Log("http"), clock_ms=clock_ms)
         gate = Gate(config.http, intake, stats.http, Log("http"), clock_ms=clock_ms)
-        self._parts = _Parts(admin, destinations, tenants, outlook, intake, gate)
+        canary = Canary(config, flavors, stats, self._log, clock_ms=clock_ms, monotonic=time.monotonic)
+        self._parts = _Parts(admin, destinations, tenants, outlook, intake, gate, canary)
         async with trio.open_nursery() as persisting:
             await persisting.start(tenants.run)
             async with trio.open_nursery() as gating:
@@ -181,7 +184,11 @@ class Service:
                 self._ready.set()
                 self._systemd.ready()
                 self._log.info("ready", version=__version__, listen=",".join(sockets.track_names), pid=os.getpid())
-                await self._stopping.wait()
+                async with trio.open_nursery() as until_stopped:
+                    until_stopped.start_soon(self._advise)
+                    until_stopped.start_soon(canary.run)
+                    await self._stopping.wait()
+                    until_stopped.cancel_scope.cancel()
                 within_s = self._config.http.stop_timeout_s
                 self._systemd.stopping(within_s)
                 self._log.info("stopping", within_s=within_s)
@@ -189,6 +196,11 @@ class Service:
                 gating.cancel_scope.deadline = deadline
                 gate.stop()
             tenants.stop(deadline)
+
+    async def _advise(self) -> None:
+        """Logs what `check` would warn of; a disk that hangs keeps the thread and nobody else."""
+        for line in await trio.to_thread.run_sync(warnings, self._config, abandon_on_cancel=True):
+            self._log.warning("the configuration is valid, but", warning=line)
 
     async def _apply(self, config: Config) -> None:
         """Puts a configuration into effect, all of it or, raising `ReloadError`, nothing."""
@@ -212,6 +224,7 @@ class Service:
             parts.gate.adopt(config.http)
             parts.admin.adopt(config.http)
             parts.outlook.adopt(_quotas(config, flavors))
+            parts.canary.adopt(config, flavors)
             logs.set_level(config.log.level)
 
     def _readiness(self) -> str:

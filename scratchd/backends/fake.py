@@ -47,6 +47,7 @@ class FakeBackend:
     def __init__(self, name: str = "fake", linger_s: float = 0.01) -> None:
         self.name = name
         self.linger_s = linger_s
+        self.read_bytes = 1 << 18
         self.mischief = Mischief()
         self.received: dict[str, Received] = {}
 

@@ -30,6 +30,9 @@ from scratchd.backends.manifest import Run
 from scratchd.journal.places import Place, Places, path_of
 from scratchd.log import Log
 
+READ_BYTES = 1 << 18
+"""Each write is a thread's work, whose way there and back costs as much as writing this."""
+
 _IDLE_S = 5.0
 """A day that is over keeps its file for this long behind its last line, for lines that the journal still holds."""
 
@@ -63,6 +66,7 @@ class FileBackend:
     ) -> None:
         self.name = "file"
         self.linger_s = flush_interval_s
+        self.read_bytes = READ_BYTES
         self._templates = templates
         self._today = today
         self._log = log

@@ -34,7 +34,7 @@ from scratchd.backends.contract import BackendError, Frame, Hole, Opening, Outle
 from scratchd.backends.producer import TOO_LARGE, Producer, TooLargeError, failure, refusal
 from scratchd.stats import iso_time
 
-MOST_IN_FLIGHT_LINES = 2000
+MOST_IN_FLIGHT_LINES = 1000
 MOST_IN_FLIGHT_BYTES = 4 << 20
 """What one flavor may have in librdkafka at a time. 20,000 lines cost 10 MB more and were no faster."""
 
@@ -48,6 +48,9 @@ MOST_ROWS_BYTES = 1 << 20
 """How much that was set aside waits in memory for being written."""
 
 LINGER_S = 0.02
+
+READ_BYTES = 1 << 16
+"""It takes lines one at a time, so reading more of them at once saves nothing."""
 
 _UNSURE = -1
 
@@ -64,6 +67,7 @@ class KafkaBackend:
     def __init__(self, *, topics: Mapping[str, str], key_parameter: str | None, producer: Producer) -> None:
         self.name = "kafka"
         self.linger_s = LINGER_S
+        self.read_bytes = READ_BYTES
         self._topics = topics
         self._key_parameter = key_parameter
         self._producer = producer
@@ -181,16 +185,23 @@ class _KafkaOutlet:
     # Handing over.
 
     async def _take_frame(self, frame: Frame) -> None:
+        self._raise_failure()
         turn_ends = time.perf_counter() + TURN_S
+        epoch = b"%b/" % frame.epoch.encode()
         for sequence, line in enumerate(frame.lines(), frame.first_sequence):
-            await self._send_again()
-            while not self._has_room(len(line)):
-                await self._wait()
-                await self._send_again()
-            self._send(sequence, frame, line)
+            if self._again or not self._has_room(len(line)):
+                await self._make_room(len(line))
+            self._send(sequence, frame, line, epoch)
             if not sequence % 32 and time.perf_counter() > turn_ends:
                 await trio.lowlevel.checkpoint()
+                self._raise_failure()
                 turn_ends = time.perf_counter() + TURN_S
+
+    async def _make_room(self, size: int) -> None:
+        await self._send_again()
+        while not self._has_room(size):
+            await self._wait()
+            await self._send_again()
 
     def _has_room(self, size: int) -> bool:
         """Whether a line of `size` bytes may join what is in flight."""
@@ -203,7 +214,8 @@ class _KafkaOutlet:
             and self._in_flight_bytes + size <= self._most_bytes
         )
 
-    def _send(self, sequence: int, frame: Frame, line: bytes) -> None:
+    def _send(self, sequence: int, frame: Frame, line: bytes, epoch: bytes) -> None:
+        """Hands a line over; `epoch` is its frame's, as a header has it."""
         size = len(line)
         try:
             self._producer.produce(
@@ -211,8 +223,8 @@ class _KafkaOutlet:
                 line,
                 partial(self._report, sequence, size, frame),
                 key=None if self._key_parameter is None else key_of(line, self._key_parameter),
-                timestamp=frame.time_ms,
-                headers=[("scratchd-id", b"%b/%d" % (frame.epoch.encode(), sequence)), self._flavor_header],
+                time_ms=frame.time_ms,
+                headers=[("scratchd-id", b"%b%d" % (epoch, sequence)), self._flavor_header],
             )
         except TooLargeError as error:
             self._set_aside(sequence, frame, line, str(error))
@@ -229,7 +241,9 @@ class _KafkaOutlet:
                 await self._wait()
             again = sorted(self._again, key=itemgetter(0))
             self._again = []
-            lines = deque((sequence, frame, _line(frame, sequence)) for sequence, frame in again)
+            lines = deque(
+                (sequence, frame, _line(frame, sequence), b"%b/" % frame.epoch.encode()) for sequence, frame in again
+            )
             self._most_bytes = min(self._most_bytes, self._refused_bytes // 2)
             self._refused_bytes = 0
             while lines and not self._again:
@@ -237,7 +251,7 @@ class _KafkaOutlet:
                     self._send(*lines.popleft())
                 else:
                     await self._wait()
-            self._again += [(sequence, frame) for sequence, frame, _ in lines]
+            self._again += [(sequence, frame) for sequence, frame, _, _ in lines]
 
     async def _wait(self) -> None:
         """Returns after the next delivery report."""
@@ -264,8 +278,11 @@ class _KafkaOutlet:
                 self._sure_bytes = size if self._sure_bytes != _UNSURE else max(size, SURE_BYTES)
                 self._refused.discard(self._opening.flavor)
                 self.show_state()
-            self._done[sequence] = True
-            if sequence == self._next:
+            if sequence == self._next and not self._done and not self._holes:
+                self._next += 1
+                self._persisted_lines += 1
+            else:
+                self._done[sequence] = True
                 self._advance()
         elif (reason := refusal(error)) is not None:
             self._too_large(sequence, size, frame, reason)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -47,6 +47,8 @@ COMPLAIN_S = 10.0
 
 Report = Callable[[Any, Any], None]
 """Takes a delivery report: an error (None where there is none, or see `refusal`) and the message."""
+
+Header = tuple[str, bytes]
 
 TOO_LARGE = "msg_size_too_large"
 
@@ -116,8 +118,18 @@ class Producer:
                 self._note_silence()
                 await trio.sleep(POLL_S if self.awaited or served else IDLE_POLL_S)
 
-    def produce(self, topic: str, line: bytes, report: Report, **more: Any) -> None:  # noqa: ANN401 - confluent-kafka's own arguments
-        """Hands a message over; `report` is called once, in some later turn of the loop.
+    def produce(
+        self, topic: str, line: bytes, report: Report, *, key: bytes | None, time_ms: int, headers: Sequence[Header]
+    ) -> None:
+        """Hands a message over.
+
+        Args:
+            topic: where to.
+            line: its value.
+            report: is called once, in some later turn of the loop.
+            key: None for none.
+            time_ms: its timestamp, milliseconds since 1970 in UTC.
+            headers: its headers, in order.
 
         Raises:
             TooLargeError: it exceeds the producer's own limit.
@@ -126,7 +138,7 @@ class Producer:
         if not self.awaited:
             self._heard = True  # from here on silence counts
         try:
-            self._producer.produce(topic, line, on_delivery=report, **more)
+            self._producer.produce(topic, line, key, on_delivery=report, timestamp=time_ms, headers=headers)
         except BufferError as error:
             raise BackendError(
                 "queue_full", "librdkafka's queue is full, expected room within our own bounds"

@@ -24,12 +24,6 @@ from scratchd.journal.reader import Reader
 from scratchd.log import Log
 from scratchd.stats import BackendStats, FeedStats, State, iso_time
 
-READ_BYTES = 1 << 18
-"""About how much of the journal is in memory per (backend, flavor)."""
-
-QUICK_LINES = 1000
-"""So many lines at most are read on the loop: a millisecond at most, and only from the page cache."""
-
 SETTLE_S = 1.0
 """How often the cursor is saved while lines flow: what a crash makes the backend take again."""
 
@@ -257,10 +251,9 @@ class Feed:
         extents = self._journal.writer.extents()
         try:
             # Steady state: what was just written is in the page cache, and a thread would cost ten times the reading.
-            if self._journal.writer.next_sequence - reader.sequence < QUICK_LINES:
-                with contextlib.suppress(BlockingIOError):
-                    return reader.read(extents, READ_BYTES, cached=True)
-            return await trio.to_thread.run_sync(reader.read, extents, READ_BYTES, limiter=self._limiter)
+            with contextlib.suppress(BlockingIOError):
+                return reader.read(extents, self._backend.read_bytes, cached=True)
+            return await trio.to_thread.run_sync(reader.read, extents, self._backend.read_bytes, limiter=self._limiter)
         except OSError as error:
             raise self._journal_error(error) from error
 

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from scratchd.config import document, rules
 from scratchd.config.advice import warnings
-from scratchd.config.sections import Checks, Config, File, Flavor, Http, Journal, Kafka, Log, Query
+from scratchd.config.sections import Canary, Checks, Config, File, Flavor, Http, Journal, Kafka, Log, Query
 
 __all__ = [
+    "Canary",
     "Checks",
     "Config",
     "ConfigError",

@@ -19,7 +19,14 @@ from scratchd.config.sections import Config, Http
 
 def warnings(config: Config) -> list[str]:
     """What an operator should think over, each one key and a sentence; empty when there is nothing."""
-    return [*_on_quotas(config), *_on_proxies(config), *_on_limits(config), *_on_paths(config), *_on_kafka(config)]
+    return [
+        *_on_quotas(config),
+        *_on_proxies(config),
+        *_on_limits(config),
+        *_on_paths(config),
+        *_on_kafka(config),
+        *_on_canary(config),
+    ]
 
 
 def _on_quotas(config: Config) -> Iterator[str]:
@@ -114,3 +121,13 @@ def _on_kafka(config: Config) -> Iterator[str]:
             )
     for text in librdkafka.examine(properties).warnings:
         yield f"kafka.librdkafka: librdkafka warns: {text}"
+
+
+def _on_canary(config: Config) -> Iterator[str]:
+    if config.canary.url:
+        for flavor in config.flavors:
+            if flavor.name == config.canary.flavor and any("*" in host for host in flavor.hosts):
+                yield (
+                    f"canary.flavor: flavor {flavor.name} takes more than one host, so real events may be among its "
+                    "beacons: give the canary a host and a flavor of its own"
+                )

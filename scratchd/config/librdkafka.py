@@ -93,6 +93,39 @@ def settings(properties: Mapping[str, Value]) -> dict[str, Value]:
     return {**DEFAULTS, **properties, **FIXED}
 
 
+_PRODUCERS_ONLY = (
+    "queue.buffering.",
+    "compression.",
+    "batch.",
+    "delivery.",
+    "request.",
+    "retr",
+    "message.",
+    "partitioner",
+    "linger.",
+    "sticky.",
+)
+
+
+def readers_settings(properties: Mapping[str, Value], group: str) -> dict[str, Value]:
+    """The properties of a consumer that reads partitions by itself and leaves no trace, without its brokers.
+
+    Args:
+        properties: the operator's: how brokers are reached is the same for whoever reads.
+        group: librdkafka wants one, though nothing is committed.
+    """
+    return {
+        "client.id": "scratchd",
+        "socket.timeout.ms": 10_000,
+        "log.connection.close": False,
+        **{name: value for name, value in properties.items() if not name.startswith(_PRODUCERS_ONLY)},
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_uncommitted",  # another writer's open transaction holds nobody up
+    }
+
+
 _COMMON = """
     api.version.request batch.num.messages batch.size broker.address.family broker.address.ttl client.id client.rack
     compression.codec compression.level compression.type connections.max.idle.ms debug

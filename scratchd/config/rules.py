@@ -19,6 +19,7 @@ def check(config: Config, report: Report) -> None:
     _check_instance(config, report)
     _check_quotas(config, report)
     _check_flavors(config, report)
+    _check_canary(config, report)
     _check_librdkafka(config, report)
 
 
@@ -97,6 +98,32 @@ def _check_flavors(config: Config, report: Report) -> None:
             except ValueError as error:
                 report.add(f"{at}.kafka_topic", f"{shown(topic)} {error}")
             topics.take(index, topic, topic)
+
+
+def _check_canary(config: Config, report: Report) -> None:
+    url, name = config.canary.url, config.canary.flavor
+    if not url or not report.is_sound("canary", "flavors"):
+        return
+    names = [flavor.name for flavor in config.flavors]
+    if name not in names:
+        report.add("canary.flavor", f"{shown(name)} is none of the flavors{syntax.nearest(name, names)}")
+        return
+    host = syntax.host_of(url)
+    owner = _owner(config, host)
+    if owner != name:
+        whose = "no flavor's" if owner is None else f"those of flavor {owner}"
+        report.add(
+            "canary.url",
+            f"{shown(url)} is not of flavor {name}: requests for {host} are {whose}, beacons must not be among them",
+        )
+
+
+def _owner(config: Config, host: str) -> str | None:
+    """The name of the flavor that takes a host's requests: see `scratchd.flavors`."""
+    owners = {syntax.normal_host(pattern): flavor.name for flavor in config.flavors for pattern in flavor.hosts}
+    labels = host.split(".")
+    patterns = [host, *(".".join(["*", *labels[at:]]) for at in range(1, len(labels))), "*"]
+    return next((owners[pattern] for pattern in patterns if pattern in owners), None)
 
 
 class _Taken:

@@ -7,6 +7,7 @@ This is the one place where a key is described: `load` checks against it, and `d
 
 from __future__ import annotations
 
+import glob
 import posixpath
 from collections.abc import Callable
 from pathlib import Path
@@ -277,6 +278,33 @@ class Kafka(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         )
 
 
+class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A beacon of our own every few seconds, through the public address and found again in file and topic."""
+
+    url: Annotated[
+        Annotated[str, _ruled(syntax.url)],
+        Meta(
+            description=(
+                "Where beacons are sent, as pages would: `https://canary.example.gr/track`. Its host must be one of "
+                "`flavor`'s. **Empty: no canary.**"
+            )
+        ),
+    ] = ""
+    flavor: Annotated[
+        str,
+        Meta(
+            description=(
+                "The flavor that beacons belong to: one of their own, so that they are not among real events. "
+                "Required when `url` is set."
+            )
+        ),
+    ] = "canary"
+    interval_s: Annotated[Seconds, Meta(description="Seconds between two beacons.")] = 5
+    timeout_s: Annotated[
+        Seconds, Meta(description="Seconds after which a beacon that was not answered or not found is a failure.")
+    ] = 30
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The log, one line per event to stderr."""
 
@@ -345,6 +373,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     journal: Journal = Journal()
     file: File = File()
     kafka: Kafka = Kafka()
+    canary: Canary = Canary()
     log: Log = Log()
     flavors: Annotated[tuple[Flavor, ...], Meta(min_length=1, description="The flavors, at least one.")]
 
@@ -368,6 +397,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         template = self.file.path if flavor.file_path is None else flavor.file_path
         path = template.replace("{flavor}", flavor.name).replace("{instance}", self.instance)
         return "/" + posixpath.normpath(path).lstrip("/")
+
+    def file_pattern(self, flavor: Flavor) -> str:
+        """A glob(7) of the flavor's files, those of sibling instances too, with only `{date}` left in it."""
+        template = self.file.path if flavor.file_path is None else flavor.file_path
+        path = glob.escape(template.replace("{flavor}", flavor.name))
+        return "/" + posixpath.normpath(path.replace("{instance}", "*" if self.instance else "")).lstrip("/")
 
     def kafka_topic(self, flavor: Flavor) -> str:
         """The name of the flavor's topic."""

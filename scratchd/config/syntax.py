@@ -11,6 +11,7 @@ import difflib
 import functools
 import ipaddress
 import re
+import urllib.parse
 import zoneinfo
 from collections.abc import Iterable
 
@@ -183,6 +184,32 @@ def time_zone(text: str) -> None:
             if zones
             else "is not a known time zone: this machine has no tz database, install tzdata"
         )
+
+
+def url(text: str) -> None:
+    """Where the canary sends its beacons, or nothing."""
+    if not text:
+        return
+    if re.fullmatch(r"[\x21-\x7e]+", text) is None:
+        raise ValueError("is no URL: only the characters 0x21-0x7E are allowed, percent-encode the others")
+    try:
+        parts = urllib.parse.urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"is no URL: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("is no URL of the web: expected http://... or https://...")
+    if "@" in parts.netloc or "#" in text:
+        raise ValueError("has a user or a fragment, which no beacon has")
+    if not parts.hostname or "*" in parts.hostname or port == 0:
+        raise ValueError("names no host, or no port that can be connected to")
+    host_pattern(f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname)
+
+
+def host_of(text: str) -> str:
+    """The host of a valid URL, in its normal form."""
+    host = urllib.parse.urlsplit(text).hostname or ""
+    return normal_host(f"[{host}]" if ":" in host else host)
 
 
 def require_fields(text: str, *, allowed: tuple[str, ...], required: tuple[str, ...] = ()) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from scratchd.figures.backends import BACKENDS
 from scratchd.figures.brokers import BROKERS
+from scratchd.figures.canary import CANARY
 from scratchd.figures.events import EVENTS
 from scratchd.figures.figure import Figure, Group
 from scratchd.figures.journal import JOURNAL
@@ -20,7 +21,7 @@ from scratchd.figures.requests import REQUESTS
 
 __all__ = ["GROUPS", "Figure", "Group", "exposed"]
 
-GROUPS: tuple[Group, ...] = (EVENTS, REQUESTS, JOURNAL, BACKENDS, BROKERS, PROCESS, INSTANCE)
+GROUPS: tuple[Group, ...] = (EVENTS, REQUESTS, JOURNAL, BACKENDS, BROKERS, CANARY, PROCESS, INSTANCE)
 """Every figure, in the order in which one looks at them."""
 
 

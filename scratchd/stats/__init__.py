@@ -10,6 +10,7 @@ can block nothing. All of it is plain attributes of one thread: no locks. What e
     journal     the journals, and each backend's way through them
     backend     what goes wrong in a backend; librdkafka's brokers
     runtime     the process
+    canary      beacons of our own
 
 Line counts are for a journal's lifetime; everything else is since the start of the process.
 """
@@ -23,6 +24,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from scratchd.stats.backend import BackendStats, BrokerStats, ProducerStats
+from scratchd.stats.canary import CanaryStats, LegStats
 from scratchd.stats.durations import Durations
 from scratchd.stats.http import HttpStats
 from scratchd.stats.journal import FeedStats, FlavorStats, JournalStats, State
@@ -32,11 +34,13 @@ from scratchd.stats.runtime import RuntimeStats
 __all__ = [
     "BackendStats",
     "BrokerStats",
+    "CanaryStats",
     "Durations",
     "FeedStats",
     "FlavorStats",
     "HttpStats",
     "JournalStats",
+    "LegStats",
     "ProducerStats",
     "RuntimeStats",
     "State",
@@ -60,6 +64,7 @@ class Stats:
 
     Attributes:
         build: versions of what it runs on, by name.
+        canary: None while it is off.
         rates: somebody has to call their `sample`.
     """
 
@@ -82,12 +87,13 @@ class Stats:
         self.backends: dict[str, BackendStats] = {}
         self.flavors: dict[str, FlavorStats] = {}
         self.runtime = RuntimeStats(monotonic)
+        self.canary: CanaryStats | None = None
         self.rates = Rates(self._counts, monotonic)
 
     def document(self) -> dict[str, object]:
         """The `/stats` document, ready for JSON."""
         rates = self.rates.last_minute()
-        return {
+        document = {
             "version": self.version,
             "instance": self.instance,
             "build": dict(self.build),
@@ -100,6 +106,29 @@ class Stats:
             "ledger": {"residual_lines": self.residual_lines()},
             "runtime": self.runtime.document(),
         }
+        if self.canary is not None:
+            document["canary"] = self._canary_document(self.canary)
+        return document
+
+    def _canary_document(self, canary: CanaryStats) -> dict[str, object]:
+        def leg(stats: LegStats) -> dict[str, object]:
+            delay_s, success_ms = self.canary_delay_s(stats), stats.last_success_ms
+            return {
+                "delay_s": None if delay_s is None else round(delay_s, 6),
+                "failures": stats.failures,
+                "last_success_at": None if success_ms is None else iso_time(success_ms),
+            }
+
+        return {
+            "beacons": canary.beacons,
+            "answer": leg(canary.answer),
+            "backends": {name: leg(stats) for name, stats in canary.backends.items()},
+            "last_error": canary.last_error,
+        }
+
+    def canary_delay_s(self, leg: LegStats) -> float | None:
+        """How long a beacon takes, or has taken by now."""
+        return leg.delay_now_s(self._monotonic())
 
     def residual_lines(self) -> int:
         """Sum of what the ledgers cannot account for, without sign so that two errors cannot hide each other."""

@@ -11,11 +11,11 @@ _EVERY_S = 0.1
 
 
 class Progress:
-    """Counts up to `total` of something; a context that leaves no trace on the terminal."""
+    """Counts up to `total` of something, None where nobody knows; a context that leaves no trace on the terminal."""
 
-    def __init__(self, what: str, total: int, stream: TextIO) -> None:
+    def __init__(self, what: str, total: int | None, stream: TextIO) -> None:
         self._what = what
-        self._total = max(total, 1)
+        self._total = total
         self._stream = stream
         self._shown = stream.isatty()
         self._done = 0
@@ -38,7 +38,11 @@ class Progress:
         if not self._shown or time.monotonic() < self._next_at:
             return
         self._next_at = time.monotonic() + _EVERY_S
-        share = min(1.0, self._done / self._total)
+        if self._total is None:
+            self._stream.write(f"\r\x1b[K{self._what} {self._done:,}")
+            self._stream.flush()
+            return
+        share = min(1.0, self._done / max(self._total, 1))
         bar = "#" * int(share * _WIDTH)
         self._stream.write(f"\r\x1b[K{self._what} [{bar:<{_WIDTH}}] {share:4.0%} {self._done:,}")
         self._stream.flush()

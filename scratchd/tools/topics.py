@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from scratchd.config import Config
 from scratchd.config.credentials import resolved
+from scratchd.config.librdkafka import readers_settings
 
 ANSWER_S = 10.0
 """How long a broker may take for an answer."""
@@ -26,17 +27,6 @@ SILENCE_S = 30.0
 
 MARGIN_MS = 3_600_000
 """Reading begins this long before the time that is asked for: clocks are set back, and batches have one time."""
-
-_PRODUCERS_ONLY = (
-    "queue.buffering.",
-    "compression.",
-    "batch.",
-    "delivery.",
-    "request.",
-    "retr",
-    "message.",
-    "partitioner",
-)
 
 Spans = Mapping[int, tuple[int, int]]
 """Offsets by partition: the first, and the one behind the last."""
@@ -55,6 +45,17 @@ class Message:
     epoch: str
     sequence: int
     time_ms: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AnyMessage:
+    """What anyone wrote to a topic; `flavor` and `identity` (`EPOCH/SEQUENCE`) are empty where scratchd did not."""
+
+    partition: int
+    offset: int
+    flavor: str
+    identity: str
     value: bytes
 
 
@@ -120,6 +121,21 @@ class Topics:
         Raises:
             TopicError: the broker does not answer, or refuses.
         """
+        for raw in self._read(topic, spans, count):
+            if (message := _message(raw, flavor)) is not None:
+                yield message
+
+    def everything(self, topic: str, spans: Spans, count: Callable[[int], None]) -> Iterator[AnyMessage]:
+        """Like `read`, but every message that has a value, whoever wrote it."""
+        for raw in self._read(topic, spans, count):
+            headers = dict(raw.headers() or [])
+            flavor, identity = (
+                (headers.get(name) or b"").decode("utf-8", "replace") for name in ("scratchd-flavor", "scratchd-id")
+            )
+            if (value := raw.value()) is not None:
+                yield AnyMessage(raw.partition(), raw.offset(), flavor, identity, value)
+
+    def _read(self, topic: str, spans: Spans, count: Callable[[int], None]) -> Iterator[Any]:
         left = {partition: high for partition, (low, high) in spans.items() if low < high}
         with _translated(topic):
             self._consumer.assign([TopicPartition(topic, partition, spans[partition][0]) for partition in left])
@@ -142,32 +158,23 @@ class Topics:
                     continue
                 if raw.offset() + 1 >= left[raw.partition()]:
                     del left[raw.partition()]
-                if raw.offset() < spans[raw.partition()][1] and (message := _message(raw, flavor)) is not None:
-                    yield message
+                if raw.offset() < spans[raw.partition()][1]:
+                    yield raw
             count(len(raws))
 
 
 @contextmanager
 def opened(config: Config) -> Iterator[Topics]:
     """A consumer with the configuration's brokers and credentials."""
-    properties = {
-        name: value for name, value in resolved(config.kafka.librdkafka).items() if not name.startswith(_PRODUCERS_ONLY)
-    }
+    properties = readers_settings(resolved(config.kafka.librdkafka), "scratchd-tools")
     logger = logging.getLogger("scratchd.kafka.consumer")
     logger.setLevel(logging.CRITICAL)  # what fails is raised here; retries concern nobody
     consumer = Consumer(
         {
-            "client.id": "scratchd",
-            "socket.timeout.ms": 10_000,
-            "log.connection.close": False,
             **properties,
             "bootstrap.servers": config.kafka.bootstrap_servers,
-            "group.id": "scratchd-tools",  # librdkafka wants one
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",  # where retention overtakes the reading
-            "isolation.level": "read_uncommitted",  # another writer's open transaction holds nobody up
         },
         logger=logger,
     )

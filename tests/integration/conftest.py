@@ -24,6 +24,7 @@ from disks import Disks, enter_namespace
 from engine import NoEngine, compose_command, docker, engine
 from kafka_client import Broker, with_ports
 from machine import Machine, machines
+from turns import turn
 
 HERE = Path(__file__).parent
 SERVER_PROPERTIES = HERE / "kafka" / "server.properties"
@@ -87,17 +88,23 @@ def kafka_image(docker_engine: None) -> str:
         return named
     content = hashlib.sha256(b"".join((HERE / "kafka" / name).read_bytes() for name in IMAGE_FILES))
     image = f"scratchd-kafka:{content.hexdigest()[:12]}"
-    if not docker("images", "--quiet", image):
-        built = subprocess.run(
-            [str(HERE / "kafka" / "build.sh"), image],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if built.returncode != 0:
-            pytest.fail(f"kafka/build.sh failed:\n{built.stdout[-3000:]}", pytrace=False)
+    with turn("kafka-image"):
+        _build(image)
     return image
+
+
+def _build(image: str) -> None:
+    if docker("images", "--quiet", image):
+        return
+    built = subprocess.run(
+        [str(HERE / "kafka" / "build.sh"), image],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if built.returncode != 0:
+        pytest.fail(f"kafka/build.sh failed:\n{built.stdout[-3000:]}", pytrace=False)
 
 
 @pytest.fixture(scope="session")

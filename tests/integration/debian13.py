@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from turns import turn
+
 SUITE = "trixie"
 PACKAGES = (
     "python3",
@@ -76,6 +78,11 @@ def tree(cache: Path, packages: Sequence[str] = PACKAGES) -> Path:
     Raises:
         NoTree: what made it says why.
     """
+    with turn("debian13"):
+        return _tree(cache, packages)
+
+
+def _tree(cache: Path, packages: Sequence[str]) -> Path:
     key = hashlib.sha256(" ".join((SUITE, *packages)).encode()).hexdigest()[:12]
     made = cache / f"debian13-{key}"
     if made.exists():
@@ -92,8 +99,7 @@ def tree(cache: Path, packages: Sequence[str] = PACKAGES) -> Path:
         _run("tar", "--extract", "--no-same-owner", f"--file={archive}", into, "--exclude=./dev/*")
         archive.unlink()
         making.chmod(0o755)
-        if not made.exists():  # by another run meanwhile
-            making.rename(made)
+        making.rename(made)
     finally:
         if making.exists():
             shutil.rmtree(making)

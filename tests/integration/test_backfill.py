@@ -40,6 +40,12 @@ def gaps(daemon: Daemon, flavor: str = "gr") -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def lines_of(daemon: Daemon) -> dict[str, int]:
+    """The counts of lines of gr and Kafka; rates and ages go on while nothing happens."""
+    feed = daemon.stats()["flavors"]["gr"]["kafka"]
+    return {name: value for name, value in feed.items() if name.endswith("_lines")}
+
+
 def iso_ms(text: str) -> int:
     return int(datetime.datetime.fromisoformat(text).timestamp() * 1000)
 
@@ -91,7 +97,7 @@ def test_what_kafka_missed_is_sent_from_the_files(daemon: Daemon, kafka: Broker,
     assert before_ms <= iso_ms(gap["after"]) <= iso_ms(gap["before"]) <= iso_ms(gap["noticed"])
     assert gap["lines"] == missed
     assert len(kafka.messages(topic, len(lines) - missed)) == len(lines) - missed
-    stats = daemon.stats()["flavors"]["gr"]["kafka"]
+    stats = lines_of(daemon)
     assert stats["gap_lines"] == missed
 
     planned = scratchd(daemon, "backfill", "--to", "kafka", "--dry-run")
@@ -116,7 +122,7 @@ def test_what_kafka_missed_is_sent_from_the_files(daemon: Daemon, kafka: Broker,
     record.unlink()  # even without it nothing is sent twice
     assert "0 lines filled" in scratchd(daemon, "backfill", "--to", "kafka")
     assert len(kafka.messages(topic)) == len(lines)
-    assert daemon.stats()["flavors"]["gr"]["kafka"] == stats
+    assert lines_of(daemon) == stats
     daemon.stop()
     scratchd(daemon, "audit")
 

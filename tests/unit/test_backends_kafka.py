@@ -95,9 +95,9 @@ class StandIn:
         self._settings = settings
         self.broker.producers.append(settings)
 
-    def produce(self, topic: str, value: bytes, **more: Any) -> None:  # noqa: ANN401 - as the original
+    def produce(self, topic: str, value: bytes, key: bytes | None, **more: Any) -> None:  # noqa: ANN401 - as the original
         """Takes a message, or raises as planned."""
-        message = Message(topic, value, more)
+        message = Message(topic, value, {"key": key, **more})
         if message.number in self.broker.refused:
             raise self.broker.refused[message.number]
         self.broker.waiting.append(message)

@@ -215,6 +215,7 @@ class Refusing:
     def __init__(self, error: Exception) -> None:
         self.name = "fake"
         self.linger_s = 0.0
+        self.read_bytes = 1 << 18
         self.opened_at: list[float] = []
         self._error = error
 

@@ -604,3 +604,53 @@ def _dumps(value: object) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(_dumps, value)) + "]"
     return "1" + "0" * 5000 if isinstance(value, int) and value >= 10**4000 else json.dumps(value)
+
+
+# The canary.
+
+CANARY = {"name": "canary", "hosts": ["canary.test", "*.canary.test", "[::1]"]}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "https://canary.test/track",
+        "http://CANARY.test.:8080/track?site=1&x",
+        "https://www.a.canary.test",
+        "http://[0:0::1]:80/track",
+    ],
+)
+def test_a_canary_with_a_flavor_of_its_own_passes(load_text: Load, url: str) -> None:
+    config = {"canary": {"url": url}, "flavors": [CANARY, {"name": "gr", "hosts": ["*"]}]}
+    assert load_text(json.dumps(config)).canary.url == url
+
+
+@pytest.mark.parametrize(
+    ("canary", "error"),
+    [
+        ({"url": "https://canary.test/", "flavor": "canry"}, '"canry" is none of the flavors; did you mean "canary"?'),
+        ({"url": "https://gr.test/", "flavor": ""}, '"" is none of the flavors'),
+        (
+            {"url": "https://www.gr.test/t"},
+            "is not of flavor canary: requests for www.gr.test are those of flavor gr, beacons must not be among them",
+        ),
+        ({"url": "https://x.test/t"}, "requests for x.test are no flavor's"),
+        ({"url": "canary.test/track"}, "is no URL of the web: expected http://... or https://..."),
+        ({"url": "ftp://canary.test/track"}, "is no URL of the web"),
+        ({"url": "https://"}, "names no host"),
+        ({"url": "https://canary.test:0/"}, "or no port that can be connected to"),
+        ({"url": "https://canary.test:99999/"}, "is no URL: port out of range 0-65535"),
+        ({"url": "https://user:x@canary.test/"}, "has a user or a fragment"),
+        ({"url": "https://canary.test/#a"}, "has a user or a fragment"),
+        ({"url": "https://canary.test/a b"}, "only the characters 0x21-0x7E are allowed"),
+        ({"url": "https://[::1"}, "is no URL: "),
+        ({"url": "https://*.test/"}, "names no host"),
+        ({"interval_s": 0}, "canary.interval_s: 0 is too small"),
+        ({"timeout_s": -1}, "canary.timeout_s: -1 is too small"),
+    ],
+)
+def test_a_canary_that_is_wrong_says_why(errors_of: Errors, canary: dict[str, object], error: str) -> None:
+    flavors = [CANARY, {"name": "gr", "hosts": ["*.gr.test", "gr.test"]}]
+    (told,) = errors_of(json.dumps({"canary": canary, "flavors": flavors}))
+    assert error in told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,9 @@ import pytest
 from scratchd.config import Config, ConfigError, load, warnings
 from scratchd.config.credentials import DIRECTORY, LARGEST_BYTES, Credential, CredentialError, Value, resolve, resolved
 from scratchd.config.librdkafka import Concealment, examine
+
+PAIR = Path(__file__).with_name("credentials")
+"""A key and its certificate, valid for a hundred years and for nobody."""
 
 SECRET = "correct-horse-battery"  # noqa: S105 - a test's
 PROPERTIES: dict[str, Value | Credential] = {
@@ -184,9 +186,8 @@ def test_a_placeholder_is_never_held_against_the_configuration(
 def test_librdkafka_validates_what_a_credential_holds(directory: Path, tmp_path: Path) -> None:
     properties = {"security.protocol": "ssl", "ssl.key.pem": {"credential": "key"}, "ssl.ca.pem": {"credential": "ca"}}
     (directory / "key").write_text(SECRET)
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x"
-    made = ["-keyout", str(directory / "good-key"), "-out", str(directory / "ca")]
-    subprocess.run([*command.split(), *made], check=True, capture_output=True)
+    for name, file in (("good-key", "key.pem"), ("ca", "certificate.pem")):
+        (directory / name).write_text((PAIR / file).read_text())
     (error,) = errors(tmp_path, properties)
     assert "ssl.key.pem" in error
     assert "horse" not in error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from scratchd.config import Checks, Config, File, Flavor, Http, Journal, Kafka, Log, Query
+from scratchd.config import Canary, Checks, Config, File, Flavor, Http, Journal, Kafka, Log, Query
 from scratchd.config.takeover import TakeoverError, take_over
 
 GR, TR = Flavor(name="gr", hosts=("gr.test",)), Flavor(name="tr", hosts=("tr.test",))
@@ -44,6 +44,7 @@ OTHER = Config(
         key_parameter="k",
         librdkafka={"linger.ms": 7},
     ),
+    canary=Canary(url="http://tr.test/", flavor="tr", interval_s=1, timeout_s=1),
     log=Log(level="error"),
     flavors=(TR,),
 )
@@ -64,7 +65,7 @@ def test_each_key_is_taken_over_or_waits_for_a_restart_and_is_named() -> None:
     takeover = take_over(BASE, OTHER)
     config, waiting = takeover.config, takeover.waiting
     assert waiting == tuple(RESTART.split())
-    for section in ("http", "query", "checks", "journal", "file", "kafka", "log"):
+    for section in ("http", "query", "checks", "journal", "file", "kafka", "canary", "log"):
         for key in getattr(config, section).__struct_fields__:
             source = BASE if f"{section}.{key}" in waiting else OTHER
             assert getattr(getattr(config, section), key) == getattr(getattr(source, section), key), key

@@ -13,7 +13,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from scratchd.figures import GROUPS, Figure, exposed
 from scratchd.metrics import Metrics
 from scratchd.refusal import Reason
-from scratchd.stats import BackendStats, BrokerStats, FeedStats, FlavorStats, ProducerStats, Stats
+from scratchd.stats import (
+    BackendStats,
+    BrokerStats,
+    CanaryStats,
+    FeedStats,
+    FlavorStats,
+    LegStats,
+    ProducerStats,
+    Stats,
+)
 from scratchd.tools import figures
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +62,9 @@ def stats() -> Stats:
     for backend in stats.backends.values():
         backend.failed("2026-11-23T12:00:00.000Z", "gr", "timed_out", "why")
     stats.backends["kafka"].producer = ProducerStats(1, 2, 3, {"kafka1:9092": BROKER})
+    leg = LegStats(delay_s=0.1, failures=1, last_success_ms=1)
+    error = {"at": "2026-11-23T12:00:00.000Z", "where": "kafka", "message": "why"}
+    stats.canary = CanaryStats(1, leg, {"file": leg, "kafka": leg}, error)
     stats.rates.sample()
     return stats
 

@@ -83,6 +83,7 @@ class TopicBackend:
     def __init__(self, topic: Topic) -> None:
         self.name = "topic"
         self.linger_s = 0.01
+        self.read_bytes = 1 << 16
         self._topic = topic
 
     @asynccontextmanager

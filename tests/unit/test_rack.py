@@ -1,0 +1,70 @@
+"""Which differences between Rack's reading of a query and scratchd's are none; test_rack.py asks the real Rack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scratchd.tools.rack import read
+
+
+@pytest.mark.parametrize(
+    ("legacy", "ours"),
+    [
+        pytest.param({"a": "1"}, {"a": "1"}, id="same"),
+        pytest.param({"a": {"b": "c", "d": "e"}}, {"a[b]": "c", "a[d]": "e"}, id="nested"),
+        pytest.param({"a": ["1", "2"]}, {"a[]": "2"}, id="array"),
+        pytest.param({"a": ["1", "2"]}, {"a[]": ["1", "2"]}, id="array-and-list"),
+        pytest.param({"a": "2"}, {"a": ["1", "2"]}, id="repeated-and-list"),
+        pytest.param({"a": [{"b": "1"}, {"b": "3", "c": "2"}]}, {"a[][b]": "3", "a[][c]": "2"}, id="array-of-objects"),
+        pytest.param({"a": None}, {"a": ""}, id="without-equals-sign"),
+        pytest.param({"a": [None]}, {"a[]": ""}, id="array-without-equals-sign"),
+        pytest.param({"a": "1", "b": "2"}, {"a": "1;b=2"}, id="semicolon"),
+        pytest.param({"a": "1;b=2"}, {"a": "1;b=2"}, id="escaped-semicolon"),
+        pytest.param({"a": "x"}, {"a": "x", "": "y"}, id="no-name"),
+        pytest.param({"a": "\udcff\udcc3("}, {"a": "\ufffd\ufffd("}, id="invalid-bytes"),
+    ],
+)
+def test_both_sides_read_alike(legacy: dict[str, Any], ours: dict[str, Any]) -> None:
+    reading = read(ours)
+    assert reading.values == read(legacy).values
+    assert reading.unsure == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("legacy", "ours"),
+    [
+        pytest.param({"a": "1"}, {"a": "2"}, id="value"),
+        pytest.param({"a": {"b": "1"}}, {"a[c]": "1"}, id="name"),
+        pytest.param({"a": "1"}, {"a": "1", "b": ""}, id="one-more"),
+        pytest.param({"a": ["1"]}, {"a[]": "2"}, id="element"),
+        pytest.param({"a": "1"}, {"a": "1;b=2"}, id="behind-a-semicolon"),
+    ],
+)
+def test_other_values_stay_others(legacy: dict[str, Any], ours: dict[str, Any]) -> None:
+    reading = read(ours)
+    assert reading.sure(reading.unsure) != read(legacy).sure(reading.unsure)
+
+
+def test_contradicting_names_leave_the_rest_to_be_compared() -> None:
+    ours = read({"a[b]": "1", "a": "2", "c": "3"})
+    assert ours.unsure == {"a"}
+    assert ours.sure(ours.unsure) == {"c": "3"} == read({"a": "2", "c": "3"}).sure(ours.unsure)
+
+
+@pytest.mark.parametrize(
+    ("ours", "why"),
+    [
+        pytest.param({"a": "%zz"}, "a stray %", id="percent"),
+        pytest.param({"a%": "1"}, "a stray %", id="percent-in-name"),
+        pytest.param({"a": "\ufffd"}, "invalid bytes", id="bytes"),
+        pytest.param({"a": "1", "a[b]": "2"}, "conflicting uses of a", id="conflict"),
+        pytest.param({"a[]": "1", "a[b]": "2"}, "conflicting uses of a", id="array-and-object"),
+        pytest.param({"a" + "[b]" * 40: "1"}, "a name too deep", id="deep"),
+        pytest.param({"a[b": "1"}, "brackets that do not match", id="brackets"),
+        pytest.param({"a": "1", "b[c]": "100%25"}, "", id="nothing"),
+    ],
+)
+def test_why_rack_may_have_refused_it(ours: dict[str, Any], why: str) -> None:
+    assert read(ours).refused_by == why
