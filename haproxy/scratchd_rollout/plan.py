@@ -180,6 +180,7 @@ def share_of(percent_: object) -> int | None:
         return None
     try:
         share = decimal.Decimal(str(percent_)).scaleb(2)
-    except decimal.InvalidOperation:
+        is_share = 0 <= share <= FULL_SHARE and share == share.to_integral_value()
+    except decimal.InvalidOperation:  # no number, or one that compares with nothing
         return None
-    return int(share) if 0 <= share <= FULL_SHARE and share == share.to_integral_value() else None
+    return int(share) if is_share else None

@@ -44,6 +44,7 @@ class Runtime:
                 connection.settimeout(TIMEOUT_S)
                 connection.connect(str(path))
                 connection.sendall(command.encode() + b"\n")
+                connection.shutdown(socket.SHUT_WR)  # the master waits for more commands otherwise
                 while chunk := connection.recv(65536):
                     chunks.append(chunk)
         except OSError as error:

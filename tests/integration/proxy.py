@@ -125,6 +125,9 @@ class Proxy:
         assert self.process is not None
         self.process.send_signal(signal.SIGUSR2)
         wait_for(lambda: self._answers() and self.worker() != before, 10, "a new worker")
+        # A master that is still about to begin anew would not hear of the next reload.
+        worker = self.worker().partition(":")[2].strip()
+        wait_for(lambda: worker in self._processes(), 10, "a master that knows its worker")
 
     def stop(self) -> None:
         """Ends it at once, with what it was doing."""
@@ -154,12 +157,18 @@ class Proxy:
         except OSError:
             return False
 
-    def ask(self, command: str) -> str:
-        """One command on the runtime socket."""
+    def _processes(self) -> str:
+        with contextlib.suppress(OSError):
+            return self.ask("show proc", self.master_socket)
+        return ""
+
+    def ask(self, command: str, path: Path | None = None) -> str:
+        """One command on the runtime socket, or on another one."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(10)
-            connection.connect(str(self.socket))
+            connection.connect(str(path or self.socket))
             connection.sendall(command.encode() + b"\n")
+            connection.shutdown(socket.SHUT_WR)  # the master waits for more commands otherwise
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
     def worker(self) -> str:

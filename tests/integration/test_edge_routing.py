@@ -309,7 +309,7 @@ def test_a_server_that_hangs_is_passed_by_and_nobody_fails(
     start_proxy: Callable[..., Proxy], origins: Callable[[str], Origin]
 ) -> None:
     primary, secondary, old = origins("primary"), origins("secondary"), origins("old")
-    proxy = start_proxy(primary, old, secondary=secondary, edge_scratchd_timeout="1s")
+    proxy = start_proxy(primary, old, secondary=secondary, edge_scratchd_timeout="2s")
     proxy.set(all=10_000)
     proxy.wait_up("scratchd_gr/primary", "scratchd_gr/secondary")
     primary.hang()
