@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import io
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from scratchd import __version__
 
 if TYPE_CHECKING:
     from scratchd.config import Config
+    from scratchd.tools import tail
 
 DEFAULT_CONFIG = Path("/etc/scratchd/config.json")
 
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "audit": _audit,
         "replay": _replay,
         "compare": _compare,
+        "tail": _tail,
     }[chosen.command]
     try:
         return command(chosen)
@@ -78,6 +81,7 @@ def command_line() -> argparse.ArgumentParser:
         ("audit", "check that what was received is all accounted for; the instance must be stopped"),
         ("replay", "send the requests of an access log again, to one or two targets"),
         ("compare", "say whether two collectors wrote the same JSON values"),
+        ("tail", "show the events of flavors as they come, from the journal"),
     ):
         command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".", parents=[common])
         if name == "stats":
@@ -99,7 +103,46 @@ def command_line() -> argparse.ArgumentParser:
             _add_replay(command)
         if name == "compare":
             _add_compare(command)
+        if name == "tail":
+            _add_tail(command)
     return parser
+
+
+def _add_tail(command: argparse.ArgumentParser) -> None:
+    command.add_argument("flavors", metavar="FLAVOR", nargs="*", help="whose events; without one, all")
+    command.add_argument(
+        "--filter",
+        metavar="NAME=VALUE",
+        dest="filters",
+        action="append",
+        default=[],
+        type=_filter,
+        help="only events in which the parameter is VALUE; NAME=~EXPRESSION: in which the regular expression is found "
+        "in it; may be given several times, then all have to match",
+    )
+    command.add_argument(
+        "--lines", metavar="N", type=_count, default=10, help="first the last N that are still there (default: 10)"
+    )
+    command.add_argument("--json", action="store_true", help="print the JSON objects as they stand")
+    command.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="default: on a terminal")
+    command.add_argument(
+        "--refused", action="store_true", help="the log's samples of what is being refused and why, in place of events"
+    )
+    command.add_argument(
+        "--log",
+        metavar="FILE",
+        type=Path,
+        help="with --refused: the file that the service's log goes to, - for standard input (default: journald's)",
+    )
+
+
+def _filter(text: str) -> tail.Filter:
+    from scratchd.tools import tail  # noqa: PLC0415 - see the module's docstring
+
+    try:
+        return tail.Filter.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_replay(command: argparse.ArgumentParser) -> None:
@@ -383,3 +426,35 @@ def _compare(chosen: argparse.Namespace) -> int:
         print(f"scratchd compare: {error}", file=sys.stderr)
         return WRONG_USAGE
     return OK if identical else FAILED
+
+
+def _tail(chosen: argparse.Namespace) -> int:
+    wrong = ""
+    if chosen.refused and (chosen.flavors or chosen.filters or chosen.json):
+        wrong = "--refused goes with --lines, --log and --color only: what is refused is of no flavor"
+    elif chosen.log and not chosen.refused:
+        wrong = "--log goes with --refused"
+    if wrong:
+        print(f"scratchd tail: {wrong}", file=sys.stderr)
+        return WRONG_USAGE
+    loaded = _load(chosen)
+    if loaded is None:
+        if not os.access(getattr(chosen, "config", DEFAULT_CONFIG), os.R_OK):
+            print("scratchd tail: run it as the service's user: sudo -u scratchd scratchd tail", file=sys.stderr)
+        return BAD_CONFIGURATION
+    from scratchd.tools import refusals, tail, terminal  # noqa: PLC0415 - the same
+
+    out = cast("io.TextIOWrapper", sys.stdout)
+    # What the terminal's own character set lacks is shown by number; JSON is UTF-8 wherever it goes.
+    out.reconfigure(encoding="utf-8" if chosen.json else None, errors="backslashreplace")
+    palette = terminal.Palette(on=terminal.wanted(chosen.color, out, os.environ))
+    try:
+        if chosen.refused:
+            refusals.run(chosen.log, loaded.instance, chosen.lines, palette, out)
+        else:
+            order = tail.Order(chosen.flavors, chosen.filters, chosen.lines, chosen.json)
+            tail.run(loaded, order, palette, out, sys.stderr)
+    except tail.TailError as error:
+        print(f"scratchd tail: {error}", file=sys.stderr)
+        return FAILED
+    return OK

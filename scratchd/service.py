@@ -16,6 +16,7 @@ everything.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import platform
 import signal
@@ -26,17 +27,19 @@ from pathlib import Path
 
 import trio
 
-from scratchd import __version__
+from scratchd import __version__, memory
 from scratchd import log as logs
 from scratchd.canary import Canary
 from scratchd.config import Config, warnings
 from scratchd.config.credentials import CredentialError
 from scratchd.destinations import Destinations
 from scratchd.flavors import Flavors
+from scratchd.history import History
 from scratchd.http.admin import Admin
 from scratchd.http.gate import Gate
 from scratchd.http.intake import Intake
 from scratchd.http.listen import ListenError, Listeners, listeners
+from scratchd.http.page import Page
 from scratchd.journal.flavor import JournalLockedError, locked
 from scratchd.journal.outlook import Outlook
 from scratchd.log import Log
@@ -153,7 +156,9 @@ class Service:
         config, stats, flavors = self._config, self._stats, Flavors(self._config)
         reloader = Reloader(self._read, config, self._apply, self._systemd, self._log)
         background.start_soon(reloader.run, self._ready, self._stopping)
-        admin = Admin(config.http, stats.document, Metrics(stats).render, self._readiness, Log("http"))
+        history = History(stats, time.monotonic)
+        page = Page(stats.document, history, self._readiness, lambda: datetime.datetime.now(datetime.UTC))
+        admin = Admin(config.http, stats.document, Metrics(stats).render, page, self._readiness, log=Log("http"))
         background.start_soon(admin.serve, sockets.admin)
         destinations = Destinations(flavors, clock_ms=clock_ms)
         tenants = Tenants(self._directory, config.journal, stats, clock_ms=clock_ms)
@@ -170,6 +175,7 @@ class Service:
         )
         background.start_soon(outlook.run)
         background.start_soon(self._keep_rates)
+        background.start_soon(history.run)
         track = Track(config, flavors)
         intake = Intake(track, flavors, tenants.writers, stats.http, Log("http"), clock_ms=clock_ms)
         gate = Gate(config.http, intake, stats.http, Log("http"), clock_ms=clock_ms)
@@ -181,6 +187,7 @@ class Service:
                 gating.start_soon(gate.serve, sockets.track)
                 background.start_soon(self._systemd.keep_watchdog, gate.turned)
                 background.start_soon(self._systemd.keep_status, self._status_text)
+                memory.keep_what_is_there()
                 self._ready.set()
                 self._systemd.ready()
                 self._log.info("ready", version=__version__, listen=",".join(sockets.track_names), pid=os.getpid())

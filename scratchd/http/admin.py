@@ -1,4 +1,4 @@
-"""The admin listener: health, figures and metrics, as an application on Hypercorn.
+"""The admin listener: health, figures, metrics and the status page, as an application on Hypercorn.
 
 It is given what it shows as callables and reads nothing else. Asking costs the loop a moment, so connections are few;
 and a browser on an operator's machine must not be a way in, so a request by any name but `localhost` is refused (DNS
@@ -11,7 +11,7 @@ for good.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -24,6 +24,7 @@ from scratchd.http.client import Address, Networks
 from scratchd.http.connection import Connection
 from scratchd.http.host import is_address, normalised
 from scratchd.http.listen import Listener
+from scratchd.http.page import Page
 from scratchd.log import Log
 from scratchd.refusal import shown
 
@@ -40,6 +41,7 @@ class Admin:
         config: who may ask, and times.
         document: the figures of `/stats`.
         metrics: the same in Prometheus' text format.
+        page: the same for people.
         readiness: `ready`, or why not in one word.
         log: where it is told what goes wrong with connections.
     """
@@ -49,11 +51,14 @@ class Admin:
         config: Http,
         document: Callable[[], Mapping[str, object]],
         metrics: Callable[[], bytes],
+        page: Page,
         readiness: Callable[[], str],
+        *,
         log: Log,
     ) -> None:
         self._document = document
         self._metrics = metrics
+        self._page = page
         self._readiness = readiness
         self._log = log
         self.adopt(config)
@@ -83,7 +88,7 @@ class Admin:
     async def _serve_connection(self, connection: Connection) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
-                await respond(send, self.answer(scope, connection.peer))
+                await respond(send, await self.answer(scope, connection.peer))
             else:
                 await decline(scope, receive, send)
 
@@ -91,7 +96,7 @@ class Admin:
         await survives(Server(app, self._hypercorn, stream).run, stream, self._log)
         await connection.finish()
 
-    def answer(self, scope: Scope, peer: Address | None) -> Answer:
+    async def answer(self, scope: Scope, peer: Address | None) -> Answer:
         """What a request gets.
 
         Args:
@@ -105,7 +110,8 @@ class Admin:
             return _text(421, f'"{shown(host)}" is neither an address nor localhost\n')
         if peer is not None and peer not in self._allowed and not path.startswith(b"/health/"):
             return _text(403, f"{peer} is not in http.admin_allow\n")
-        answers: dict[bytes, Callable[[], Answer]] = {
+        answers: dict[bytes, Callable[[], Answer | Awaitable[Answer]]] = {
+            b"/": lambda: self._status(scope["query_string"]),
             b"/health/live": lambda: _text(200, "live"),
             b"/health/ready": self._ready,
             b"/stats": self._stats,
@@ -116,7 +122,17 @@ class Admin:
             return _text(404, f'"{shown(path)}" is none of {known}\n')
         if method not in ("GET", "HEAD"):
             return _text(405, f'"{shown(method.encode())}" is neither GET nor HEAD\n', (b"Allow", b"GET, HEAD"))
-        return answers[path]()
+        answer = answers[path]()
+        return answer if isinstance(answer, Answer) else await answer
+
+    async def _status(self, query: bytes) -> Answer:
+        pieces = []
+        for piece in self._page.pieces(query):
+            pieces.append(piece)
+            # Who sends events comes in between: a page of hundreds of flavors is tens of milliseconds' work.
+            await trio.lowlevel.checkpoint()
+        fields = ((b"Content-Security-Policy", self._page.policy.encode()), (b"Referrer-Policy", b"no-referrer"))
+        return _answer(200, "text/html; charset=utf-8", "".join(pieces).encode(), *fields)
 
     def _ready(self) -> Answer:
         word = self._readiness()

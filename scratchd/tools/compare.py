@@ -116,7 +116,7 @@ def run(config: Config | None, order: Order, out: TextIO, terminal: TextIO, *, a
     Raises:
         CompareError: a source cannot be read, the disk does not suffice, or neither side has a line.
     """
-    normalise = (lambda values: rack.read(values).values) if order.legacy == "rack" else None
+    normalise = rack.values if order.legacy == "rack" else None
     try:
         with Multisets(order.directory, normalise, order.ignored) as sets:
             with Progress("reading", None, terminal) as progress:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from browser import chromium
 from daemon import Daemon
 from kafka_client import Broker
 
@@ -30,29 +30,12 @@ PAGE = """<!doctype html>
 """
 TITLES = {"gr": "Καλημέρα 😀", "tr": "İyi günler"}
 
-FLAGS = (
-    "--no-sandbox",  # root has none
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # Every site is on this machine, and nothing else is reachable.
-    "--host-resolver-rules=MAP *.example.test 127.0.0.1, EXCLUDE localhost, MAP * ~NOTFOUND",
-)
-
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     """A headless Chromium, the distribution's own."""
-    executable = shutil.which("chromium")
-    if executable is None:
-        pytest.fail("chromium is not installed", pytrace=False)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @contextlib.contextmanager

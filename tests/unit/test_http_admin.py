@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import datetime
+import hashlib
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,10 +18,13 @@ import trio
 import trio.testing
 
 from scratchd.config import Http
+from scratchd.history import History
 from scratchd.http.admin import MAX_CONNECTIONS, Admin
 from scratchd.http.fake import everything
 from scratchd.http.listen import Listener
+from scratchd.http.page import Page
 from scratchd.log import Log
+from scratchd.stats import Stats
 
 PEER = ipaddress.ip_address("127.0.0.1")
 
@@ -28,8 +35,11 @@ class Desk:
     def __init__(self, http: Http | None = None) -> None:
         self.word = "ready"
         self.figures: dict[str, object] = {"http": {"connections": 3}}
+        stats = Stats("1.0.0", "", lambda: 0, lambda: 0.0)
+        now = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
+        page = Page(stats.document, History(stats, lambda: 0.0), lambda: self.word, lambda: now)
         self.admin = Admin(
-            http or Http(), lambda: self.figures, lambda: b"scratchd_x 1\n", lambda: self.word, Log("http")
+            http or Http(), lambda: self.figures, lambda: b"scratchd_x 1\n", page, lambda: self.word, log=Log("http")
         )
         self.address = ("", 0)
 
@@ -80,6 +90,47 @@ async def test_figures_are_json_and_metrics_text() -> None:
         assert "server" not in fields
 
 
+async def test_the_status_page_lets_nothing_run_but_what_is_in_it() -> None:
+    desk = Desk()
+    async with desk.serving():
+        status, fields, body = await desk.ask(get("/"))
+    assert (status, fields["content-type"]) == (200, "text/html; charset=utf-8")
+    assert fields["referrer-policy"] == "no-referrer"
+    policy = fields["content-security-policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for kind in ("style", "script"):
+        (content,) = re.findall(f"<{kind}>(.*?)</{kind}>", body.decode(), re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest.lower()}'" in policy  # `ask` lowers the fields
+
+
+async def test_the_status_page_has_a_head() -> None:
+    desk = Desk()
+    async with desk.serving():
+        status, fields, body = await desk.ask(get("/", method="HEAD"))
+    assert (status, body) == (200, b"")
+    assert int(fields["content-length"]) > 10_000
+
+
+async def test_the_status_page_comes_while_others_are_served() -> None:
+    turns, sent = [], trio.Event()
+
+    async def others() -> None:
+        while not sent.is_set():
+            turns.append(trio.current_time())
+            await trio.lowlevel.checkpoint()
+
+    desk = Desk()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        scope = {"method": "GET", "raw_path": b"/", "query_string": b"", "headers": [(b"host", b"localhost")]}
+        answer = await desk.admin.answer(scope, PEER)
+        sent.set()
+    assert answer.status == 200
+    assert len(turns) >= 3
+
+
 async def test_head_gets_a_head() -> None:
     desk = Desk()
     async with desk.serving():
@@ -91,7 +142,11 @@ async def test_head_gets_a_head() -> None:
 @pytest.mark.parametrize(
     ("asked", "status"),
     [
-        (get("/"), 404),
+        (get("/"), 200),
+        (get("/?flavor=%3Cb%3E&sort=rate&all=1&x"), 200),
+        (get("/", method="POST"), 405),
+        (get("/", host="evil.example"), 421),
+        (get("/index.html"), 404),
         (get("/stats/"), 404),
         (get("/health/"), 404),
         (get("/stats", method="POST"), 405),
@@ -122,8 +177,8 @@ async def test_who_is_not_allowed_may_ask_for_health_alone() -> None:
     async with desk.serving():
         assert [
             (await desk.ask(get(path)))[0]
-            for path in ("/health/live", "/health/ready", "/stats", "/metrics", "/nothing")
-        ] == [200, 200, 403, 403, 403]
+            for path in ("/health/live", "/health/ready", "/", "/stats", "/metrics", "/nothing")
+        ] == [200, 200, 403, 403, 403, 403]
 
 
 async def test_the_peer_of_a_unix_socket_may_ask(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 
 import pytest
 
@@ -28,3 +29,13 @@ def test_all_threads_share_one_arena(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_library_without_the_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
     memory.share_one_arena()
+
+
+def test_what_was_made_until_then_is_not_collected_again() -> None:
+    made: list[object] = []
+    made.append(made)
+    try:
+        memory.keep_what_is_there()
+        assert not any(known is made for known in gc.get_objects())
+    finally:
+        gc.unfreeze()

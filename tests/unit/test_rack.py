@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from scratchd.tools.rack import read
+from scratchd.tools.rack import read, values
 
 
 @pytest.mark.parametrize(
@@ -68,3 +70,11 @@ def test_contradicting_names_leave_the_rest_to_be_compared() -> None:
 )
 def test_why_rack_may_have_refused_it(ours: dict[str, Any], why: str) -> None:
     assert read(ours).refused_by == why
+
+
+_TEXT = st.text(st.sampled_from("ab[];=%&\n\ufffd\udcffκ"), max_size=4)
+
+
+@given(document=st.dictionaries(_TEXT, st.one_of(_TEXT, st.none(), st.lists(_TEXT, max_size=2)), max_size=3))
+def test_the_quick_way_is_no_second_opinion(document: dict[str, Any]) -> None:
+    assert values(document) == read(document).values
