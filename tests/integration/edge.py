@@ -46,8 +46,7 @@ class Edge:
             **QUICK,
             **plan,
         }
-        for name in ("state", "log", "run"):
-            (directory / name).mkdir(parents=True)
+        directory.mkdir(parents=True)
         self.guard: subprocess.Popen[str] | None = None
 
     def arguments(self, *arguments: str) -> list[str]:

@@ -52,12 +52,6 @@ def test_pure_modules_know_no_network_no_file_and_no_clock(module: str) -> None:
     assert not re.search(r"\bopen\(|read_text|write_text|datetime\.now", ast.unparse(MODULES[module]))
 
 
-def test_the_man_page_has_every_command() -> None:
-    page = (HAPROXY / "scratchd-rollout.8").read_text().replace("\\-", "-")
-    described = set(re.findall(r'^\.TP\n\.BI? "?([a-z-]+)', page, re.MULTILINE))
-    assert {name for name, *_ in COMMANDS} <= described
-
-
 def test_the_command_starts_from_where_it_lies() -> None:
     done = subprocess.run(
         [sys.executable, str(HAPROXY / "scratchd-rollout"), "--help"], capture_output=True, text=True, check=True
