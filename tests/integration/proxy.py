@@ -118,6 +118,7 @@ class Proxy:
                 stderr=out,
             )
         wait_for(self._answers, 20, "HAProxy answers on its socket")
+        self._wait_settled()
 
     def reload(self) -> None:
         """As `systemctl reload haproxy`; returns when a new worker answers."""
@@ -125,9 +126,7 @@ class Proxy:
         assert self.process is not None
         self.process.send_signal(signal.SIGUSR2)
         wait_for(lambda: self._answers() and self.worker() != before, 10, "a new worker")
-        # A master that is still about to begin anew would not hear of the next reload.
-        worker = self.worker().partition(":")[2].strip()
-        wait_for(lambda: worker in self._processes(), 10, "a master that knows its worker")
+        self._wait_settled()
 
     def stop(self) -> None:
         """Ends it at once, with what it was doing."""
@@ -156,6 +155,11 @@ class Proxy:
             return bool(self.ask("show info"))
         except OSError:
             return False
+
+    def _wait_settled(self) -> None:
+        """A master that is still about to begin would not hear of the next reload."""
+        worker = self.worker().partition(":")[2].strip()
+        wait_for(lambda: worker in self._processes(), 10, "a master that knows its worker")
 
     def _processes(self) -> str:
         with contextlib.suppress(OSError):

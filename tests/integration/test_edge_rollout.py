@@ -210,7 +210,8 @@ def test_the_guard_goes_back_by_itself_and_names_the_number(
     took_s = time.monotonic() - began
 
     print(f"{gate}: {took_s:.2f} s from the fault to a share of 0")  # noqa: T201 - docs/rollout.md has it
-    wait_for(lambda: edge.state()["status"] == "rolled back", 5)
+    wait_for(lambda: edge.audit()[-1]["action"] == "rollback", 5)
+    assert edge.state()["status"] == "rolled back"
     assert (bed.filed()["all"], bed.filed()["all/headquarters"]) == ("0", "0")
     last = edge.audit()[-1]
     assert (last["who"], last["action"], last["from"]["step"], last["to"]["percent"]) == (

@@ -6,6 +6,7 @@ import contextlib
 import random
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -264,15 +265,19 @@ def test_the_primary_dies_under_load_and_nobody_notices(
     proxy = start_proxy(primary, old, secondary=secondary)
     proxy.set(all=10_000)
     proxy.wait_up("scratchd_gr/primary", "scratchd_gr/secondary")
-    answers = []
+    answers: list[tuple[int, str | None]] = []
+    took: list[float] = []
     with Connection(proxy.address) as connection:
         for number in range(400):
             if number == 100:
                 primary.kill()
             if number == 250:
                 secondary.kill()
+            began = time.monotonic()
             answer = connection.get(f"/track?n={number}", "gr.test")
+            took.append(time.monotonic() - began)
             answers.append((answer.status, answer.field("x-origin")))
+    print(f"longest stall: {max(took):.2f} s")  # noqa: T201 - docs/rollout.md has it
     assert {status for status, _ in answers} == {200}
     order = [name for name, _ in dict.fromkeys((name, None) for _, name in answers)]
     assert order == ["primary", "secondary", "old"], "who is next answers, the legacy service last of all"
@@ -406,7 +411,7 @@ def test_shadow_copies_reach_scratchd_under_their_own_host_and_hurt_nobody(
 ) -> None:
     new, old, shadow = origins("new"), origins("old"), origins("shadow")
     proxy = start_proxy(new, old, edge_shadow_address=shadow.address)
-    targets = [f"/track?n={number}&x=%20+%22" for number in range(200)]
+    targets = [f"/track?n={number}&x=%20+%22" for number in range(100)]
 
     def ask() -> None:
         with Connection(proxy.address, source=OUTSIDE) as connection:
@@ -416,8 +421,11 @@ def test_shadow_copies_reach_scratchd_under_their_own_host_and_hurt_nobody(
     ask()
     assert not shadow.heads, "the shadow begins with its share"
     proxy.set(shadow=10_000)
-    ask()
-    wait_for(lambda: len(shadow.heads) >= len(targets), 10, "every copy")
+    with Connection(proxy.address, source=OUTSIDE) as connection:
+        # One by one: beyond a hundred under way, copies are not made, which is as it should be.
+        for number, target in enumerate(targets, 1):
+            assert connection.get(target, "gr.test", "Cookie: secret=1").field("x-origin") == "old"
+            wait_for(lambda number=number: len(shadow.heads) >= number, 10, "each copy")
     lines = [head.split(b"\r\n") for head in shadow.heads]
     assert sorted(line[0].decode() for line in lines) == sorted(f"GET {target} HTTP/1.1" for target in targets)
     assert {line[1] for line in lines} == {b"Host: gr.shadow.invalid"}
@@ -427,8 +435,8 @@ def test_shadow_copies_reach_scratchd_under_their_own_host_and_hurt_nobody(
     shadow.heads.clear()
     ask()
     ask()
-    wait_for(lambda: len(shadow.heads) > 100, 10, "half of the copies")
-    assert len(shadow.heads) < 300
+    wait_for(lambda: len(shadow.heads) > 50, 10, "half of the copies")
+    assert len(shadow.heads) < 150
 
     # What the shadow does, visitors do not feel: slow, gone.
     proxy.set(shadow=10_000)
