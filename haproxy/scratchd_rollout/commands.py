@@ -225,7 +225,6 @@ def init(chosen: argparse.Namespace) -> int:
     """See `scratchd-rollout --help`."""
     loaded = _plan_or_default(chosen)
     if not loaded.share_map.exists():
-        loaded.share_map.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         sharemap.write(loaded.share_map, sharemap.INITIAL)
     return OK
 
