@@ -33,7 +33,7 @@ keys: "{{ {'journal': {'sync': 'none'}} | scratchd.scratchd.waiting_for_restart(
 
 RETURN = r"""
 _value:
-  description: Keys such as C(journal.sync), sorted; a section or key that is left out and one that has its default differ.
+  description: Keys such as C(journal.sync), sorted. One that is left out differs from one that has its default.
   type: list
   elements: str
 """

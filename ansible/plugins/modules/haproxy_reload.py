@@ -1,8 +1,8 @@
 #!/usr/bin/python
 """haproxy_reload: reloads HAProxy and waits until the new process answers.
 
-C(systemctl reload) succeeds as soon as the master process was told: one that then cannot start a worker with a valid
-configuration (a limit of the machine, an address that is taken) goes on with the old one, and says so in its status only.
+`systemctl reload` succeeds as soon as the master process was told: one that then cannot start a worker with a valid
+configuration (a limit of the machine, an address that is taken) goes on with the old one, and says so in its status.
 """
 
 from __future__ import annotations

@@ -102,6 +102,19 @@ def rows(path: str, pattern: str) -> Rows:
     return found
 
 
+def alone(backends: Rows, name: str, strangers: str) -> list[str]:
+    """The backends in which `name` is up and no other one is, `strangers` apart."""
+
+    def up(servers: dict[str, dict[str, str]]) -> set[str]:
+        return {
+            server
+            for server, row in servers.items()
+            if row["status"] == "UP" and not fnmatch.fnmatchcase(server, strangers)
+        }
+
+    return [backend for backend, servers in backends.items() if up(servers) == {name}]
+
+
 def run(module: AnsibleModule) -> dict[str, Any]:
     """What the module does; its result."""
     wanted = module.params
@@ -111,14 +124,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     before = {backend: servers for backend, servers in rows(path, wanted["backends"]).items() if name in servers}
     drains = wanted["state"] == "drain"
     if drains and not wanted["alone"]:
-        for backend, servers in before.items():
-            others = [
-                other
-                for other, row in servers.items()
-                if other != name and not fnmatch.fnmatchcase(other, wanted["strangers"]) and row["status"] == "UP"
-            ]
-            if servers[name]["status"] == "UP" and not others:
-                module.fail_json(msg=f"{backend}: {name} is the only server that is up; nothing was changed")
+        for backend in alone(before, name, wanted["strangers"]):
+            module.fail_json(msg=f"{backend}: {name} is the only server that is up; nothing was changed")
     states = {backend: servers[name]["status"] for backend, servers in before.items()}
     # A server whose checks fail is DOWN whatever it was told: it is told again, which does no harm.
     changing = [backend for backend, state in states.items() if (state == "DRAIN") != drains]
@@ -130,13 +137,19 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         said = ask(path, f"set server {backend}/{name} state {wanted['state']}").strip()
         if said:
             module.fail_json(msg=f"{backend}/{name}: haproxy said: {said}")
-    deadline = time.monotonic() + wanted["timeout_s"]
+    return {**result, "backends": _wait(module, list(before))}
+
+
+def _wait(module: AnsibleModule, backends: list[str]) -> dict[str, str]:
+    """The states, once what was asked for is so."""
+    wanted = module.params
+    name, deadline = wanted["name"], time.monotonic() + wanted["timeout_s"]
     while True:
-        now = rows(path, wanted["backends"])
-        states = {backend: now[backend][name]["status"] for backend in before}
-        busy = sum(int(now[backend][name]["scur"] or 0) for backend in before)
-        if busy == 0 if drains else all(state == "UP" for state in states.values()):
-            return {**result, "backends": states}
+        now = rows(wanted["socket"], wanted["backends"])
+        states = {backend: now[backend][name]["status"] for backend in backends}
+        busy = sum(int(now[backend][name]["scur"] or 0) for backend in backends)
+        if busy == 0 if wanted["state"] == "drain" else all(state == "UP" for state in states.values()):
+            return states
         if time.monotonic() > deadline:
             module.fail_json(msg=f"{name}: after {wanted['timeout_s']} s: {states}, {busy} requests under way")
         time.sleep(0.05)

@@ -22,7 +22,16 @@ BIN = Path(sys.executable).parent
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The collection as `ansible-galaxy collection install` puts it there."""
     target = tmp_path_factory.mktemp("collections")
-    _run(target, "ansible-galaxy", "collection", "install", str(COLLECTION), "--collections-path", str(target), "--offline")
+    _run(
+        target,
+        "ansible-galaxy",
+        "collection",
+        "install",
+        str(COLLECTION),
+        "--collections-path",
+        str(target),
+        "--offline",
+    )
     return target
 
 
@@ -55,7 +64,11 @@ def test_ansible_lint_finds_it_ready_for_production(place: Path) -> None:
 
 
 def test_roles_and_modules_are_documented(place: Path) -> None:
-    for kind, names in (("role", ["scratchd", "edge"]), ("module", ["haproxy_server", "ready"]), ("filter", ["waiting_for_restart"])):
+    for kind, names in (
+        ("role", ["scratchd", "edge"]),
+        ("module", ["haproxy_server", "ready"]),
+        ("filter", ["waiting_for_restart"]),
+    ):
         for name in names:
             said = json.loads(_run(place, "ansible-doc", "--json", "--type", kind, f"scratchd.scratchd.{name}"))
             assert list(said) == [f"scratchd.scratchd.{name}"]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bed import PRIMARY, Bed
 from deb import NEWER, built
 from installed import CONFIG
+from rollout_bed import PRIMARY, Bed
 from visitors import Account, assert_exactly_once, assert_no_failure
 
 State = Callable[[str, Account], None]

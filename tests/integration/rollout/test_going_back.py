@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from bed import Bed
 from crowd import SCRATCHD
 from deadline import wait_for
+from rollout_bed import Bed
 from visitors import Account, assert_exactly_once, assert_no_failure
 
 State = Callable[[str, Account], None]
@@ -88,7 +88,9 @@ def test_the_guard_goes_back_when_who_drives_is_heard_of_no_more(bed: Bed, state
         status = bed.wait_status("rolled back", 20)
         took_s = time.monotonic() - killed_s
         crowd.round()
-    state(f"a rollout driven from a laptop that was closed, rolled back after {took_s:.1f} s (6 s allowed)", crowd.account)
+    state(
+        f"a rollout driven from a laptop that was closed, rolled back after {took_s:.1f} s (6 s allowed)", crowd.account
+    )
     assert "heartbeat" in status["why"]
     assert_no_failure(crowd.account)
     assert crowd.share() == 0
@@ -97,7 +99,9 @@ def test_the_guard_goes_back_when_who_drives_is_heard_of_no_more(bed: Bed, state
 def test_the_guard_is_there_again_after_it_was_killed(bed: Bed) -> None:
     _at_ten_percent(bed, "--auto")
     with bed.crowd() as crowd:
-        wait_for(lambda: bed.edge.unit("scratchd-rollout-guard", "ActiveState")["ActiveState"] == "active", 15, "a guard")
+        wait_for(
+            lambda: bed.edge.unit("scratchd-rollout-guard", "ActiveState")["ActiveState"] == "active", 15, "a guard"
+        )
         bed.edge.run("systemctl", "kill", "--signal=KILL", "scratchd-rollout-guard")
         with bed.broken("errors"):
             bed.wait_status("rolled back", BACK_S)

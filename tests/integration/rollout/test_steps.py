@@ -5,11 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-import pytest
-
-from bed import EDGE, Bed
 from crowd import PEOPLE, Crowd
 from deadline import wait_for
+from rollout_bed import Bed
 from visitors import Account, assert_exactly_once, assert_no_failure
 
 State = Callable[[str, Account], None]
@@ -38,7 +36,7 @@ def test_from_headquarters_to_everyone_without_a_failed_request(bed: Bed, state:
         assert crowd.share() == ours.share() == 0
         # As far as it goes without a person.
         played = bed.play("rollout", status=2, rollout_poll_s=1)
-        assert 'stands at 10 %' in played.output
+        assert "stands at 10 %" in played.output
         assert ours.share() == 1
         crowd.round()
         _assert_share(crowd, 0.1)
@@ -126,5 +124,3 @@ def test_the_primary_killed_fails_no_request(bed: Bed, state: State) -> None:
     finally:
         bed.primary.machine.sh("systemctl unmask --runtime scratchd.socket scratchd-admin.socket")
         bed.primary.systemctl("restart", "scratchd.socket", "scratchd-admin.socket", "scratchd.service")
-
-

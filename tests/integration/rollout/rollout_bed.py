@@ -147,7 +147,8 @@ class Bed:
             tenants = [f"--tenant={tenant}" for tenant in ("gr=track.example.gr", "it=www.example.it", "other=*")]
             place = [f"--listen={LEGACY}:8080", f"--directory={self.legacy_logs}"]
             command = [*network.entering, sys.executable, str(legacy.__file__), *place, *tenants]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            log = opening.enter_context((self.directory / "legacy.err").open("w"))
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
                 assert process.stdout is not None
                 assert "listening" in process.stdout.readline()
                 try:
@@ -337,7 +338,7 @@ class Bed:
         """The legacy service's own count, by status."""
 
         def ask() -> bytes:
-            with urllib.request.urlopen(f"http://{LEGACY}:8080/control", timeout=5) as answer:  # noqa: S310 - ours
+            with urllib.request.urlopen(f"http://{LEGACY}:8080/control", timeout=5) as answer:
                 body: bytes = answer.read()
                 return body
 
@@ -351,7 +352,9 @@ class Bed:
         place = "/etc/systemd/system/scratchd.service.d/broken.conf"
         for server in servers:
             server.machine.write("/opt/broken.py", (HERE / "broken.py").read_text())
-            server.machine.write(place, f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 /opt/broken.py {fault} serve\n")
+            server.machine.write(
+                place, f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 /opt/broken.py {fault} serve\n"
+            )
             server.machine.sh("systemctl daemon-reload; systemctl restart scratchd")
         try:
             yield
