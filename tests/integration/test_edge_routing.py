@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -419,13 +420,17 @@ def test_shadow_copies_reach_scratchd_under_their_own_host_and_hurt_nobody(
                 assert connection.get(target, "gr.test", "Cookie: secret=1").field("x-origin") == "old"
 
     ask()
+
+    def came(number: int) -> bool:
+        return len(shadow.heads) >= number
+
     assert not shadow.heads, "the shadow begins with its share"
     proxy.set(shadow=10_000)
     with Connection(proxy.address, source=OUTSIDE) as connection:
         # One by one: beyond a hundred under way, copies are not made, which is as it should be.
         for number, target in enumerate(targets, 1):
             assert connection.get(target, "gr.test", "Cookie: secret=1").field("x-origin") == "old"
-            wait_for(lambda number=number: len(shadow.heads) >= number, 10, "each copy")
+            wait_for(partial(came, number), 10, "each copy")
     lines = [head.split(b"\r\n") for head in shadow.heads]
     assert sorted(line[0].decode() for line in lines) == sorted(f"GET {target} HTTP/1.1" for target in targets)
     assert {line[1] for line in lines} == {b"Host: gr.shadow.invalid"}
