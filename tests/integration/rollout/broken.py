@@ -1,4 +1,4 @@
-"""scratchd as a build that is broken: `broken.py FAULT serve …` runs it with one fault, the rest is as installed.
+"""scratchd as a build that breaks: `broken.py serve …` is as installed, until /opt/fault says otherwise.
 
 - `errors`: every fifth event is answered 500,
 - `slow`: answers take 150 ms longer,
@@ -11,39 +11,45 @@ import itertools
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from scratchd.cli import main
 from scratchd.http import intake
 from scratchd.refusal import Reason, Refusal
-from scratchd.track import Request
+from scratchd.track import Accepted, Request
 
-FAULT = sys.argv.pop(1)
+FAULT = Path("/opt/fault")
 turn = itertools.count()
 begin, append = intake.Intake.begin, intake._append  # noqa: SLF001 - it is broken on purpose
 
 
-def errors(self: intake.Intake, requests: Sequence[Request]) -> intake.Taken:
-    """Answers 500, at times."""
+def fault() -> str:
+    """The present one."""
+    try:
+        return FAULT.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def breaking_begin(self: intake.Intake, requests: Sequence[Request]) -> intake.Taken:
+    """Answers 500, or late."""
+    present = fault()
+    if present == "slow":
+        time.sleep(0.15)
     taken = begin(self, requests)
-    taken.outcomes[:] = [
-        Refusal(Reason.JOURNAL_FULL, "broken") if next(turn) % 5 == 0 else outcome for outcome in taken.outcomes
-    ]
+    if present == "errors":
+        taken.outcomes[:] = [
+            Refusal(Reason.JOURNAL_FULL, "broken") if next(turn) % 5 == 0 else outcome for outcome in taken.outcomes
+        ]
     return taken
 
 
-def slow(self: intake.Intake, requests: Sequence[Request]) -> intake.Taken:
-    """Answers late."""
-    time.sleep(0.15)
-    return begin(self, requests)
+def breaking_append(tenancy: intake.Tenancy, flavor: str, accepted: Sequence[Accepted], time_ms: int) -> bool:
+    """Keeps nothing."""
+    return (fault() == "lost" and next(turn) % 4 == 0) or append(tenancy, flavor, accepted, time_ms)
 
 
-if FAULT == "errors":
-    Reason.JOURNAL_FULL.status = 500
-    intake.Intake.begin = errors  # type: ignore[method-assign]
-elif FAULT == "slow":
-    intake.Intake.begin = slow  # type: ignore[method-assign]
-elif FAULT == "lost":
-    intake._append = lambda *given: True if next(turn) % 4 == 0 else append(*given)  # noqa: SLF001
-else:
-    sys.exit(f"{FAULT!r} is no fault")
+Reason.JOURNAL_FULL.status = 500
+intake.Intake.begin = breaking_begin  # type: ignore[method-assign]
+intake._append = breaking_append  # noqa: SLF001
 sys.exit(main())

@@ -57,8 +57,8 @@ PLAN: Mapping[str, Any] = {
     # A promise of 0.2 % needs thousands of answers; here a step lasts seconds.
     "edge_gates": {
         "errors": {"max": 0.05, "worse_by": 0.05},
-        "slow": {"max": 0.3},
-        "malformed": {"max": 0.05},
+        "slow": {"max": 0.3, "worse_by": 0.3},
+        "malformed": {"max": 0.05, "worse_by": 0.05},
         "lost": {"max": 0.05},
     },
     "edge_sample": {"to_pass": 60, "to_fail": 20},
@@ -315,7 +315,7 @@ class Bed:
     def shares(self) -> dict[str, str]:
         """The running map."""
         lines = self.haproxy("show map /var/lib/scratchd-rollout/share.map").splitlines()
-        return dict(line.split()[1:3] for line in lines if line)  # type: ignore[misc]
+        return dict(line.split()[1:3] for line in lines if line)
 
     # Visitors and what became of their events.
 
@@ -346,19 +346,30 @@ class Bed:
         return counts
 
     @contextlib.contextmanager
-    def broken(self, fault: str) -> Iterator[None]:
-        """Both servers run a build that is broken, until it is left."""
-        servers = (self.primary, self.secondary)
-        place = "/etc/systemd/system/scratchd.service.d/broken.conf"
-        for server in servers:
-            server.machine.write("/opt/broken.py", (HERE / "broken.py").read_text())
-            server.machine.write(
-                place, f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 /opt/broken.py {fault} serve\n"
-            )
-            server.machine.sh("systemctl daemon-reload; systemctl restart scratchd")
+    def canary(self) -> Iterator[None]:
+        """Both servers run a build that breaks when it is told to (`fault`), until it is left."""
+        servers = (self.primary.machine, self.secondary.machine)
+        place = "/etc/systemd/system/scratchd.service.d/canary.conf"
+        command = "/usr/bin/python3 /opt/broken.py serve"
+        for machine in servers:
+            machine.write("/opt/broken.py", (HERE / "broken.py").read_text())
+            machine.write(place, f"[Service]\nExecStart=\nExecStart={command}\n")
+            machine.sh("systemctl daemon-reload; systemctl restart scratchd")
         try:
             yield
         finally:
-            for server in servers:
-                server.machine.path(place).unlink()
-                server.machine.sh("systemctl daemon-reload; systemctl restart scratchd")
+            for machine in servers:
+                machine.path(place).unlink()
+                machine.sh("systemctl daemon-reload; systemctl restart scratchd")
+
+    @contextlib.contextmanager
+    def fault(self, name: str) -> Iterator[None]:
+        """The canary breaks, until it is left."""
+        servers = (self.primary.machine, self.secondary.machine)
+        for machine in servers:
+            machine.write("/opt/fault", name)
+        try:
+            yield
+        finally:
+            for machine in servers:
+                machine.path("/opt/fault").unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,6 +16,14 @@ State = Callable[[str, Account], None]
 
 BACK_S = 20
 """Within so long a canary that breaks is rolled back; the plan of these tests looks at windows of 5 s."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def canary(deployed: Bed) -> Iterator[None]:
+    """What is being rolled out breaks when it is told to."""
+    deployed.clear()
+    with deployed.canary():
+        yield
 
 
 def _at_ten_percent(bed: Bed, *options: str) -> None:
@@ -52,7 +60,7 @@ def test_a_canary_that_breaks_at_ten_percent_is_rolled_back(bed: Bed, fault: str
     _at_ten_percent(bed, "--auto")
     with bed.crowd() as crowd:
         crowd.round()
-        with bed.broken(fault):
+        with bed.fault(fault):
             broke_s = time.monotonic()
             status = bed.wait_status("rolled back", BACK_S)
             took_s = time.monotonic() - broke_s
@@ -67,10 +75,10 @@ def test_a_canary_that_breaks_at_ten_percent_is_rolled_back(bed: Bed, fault: str
 
 def test_the_guard_goes_back_when_ansible_was_killed_and_the_canary_breaks(bed: Bed, state: State) -> None:
     with bed.crowd() as crowd:
-        playing = bed.start("rollout", "--extra-vars", "rollout_poll_s=1")
+        playing = bed.start("rollout", "--extra-vars", '{"rollout_poll_s": 1}')
         wait_for(lambda: bed.status().get("percent") == 10, 60, "10 %")
         bed.kill(playing)
-        with bed.broken("errors"):
+        with bed.fault("errors"):
             broke_s = time.monotonic()
             status = bed.wait_status("rolled back", BACK_S)
             took_s = time.monotonic() - broke_s
@@ -103,7 +111,7 @@ def test_the_guard_is_there_again_after_it_was_killed(bed: Bed) -> None:
             lambda: bed.edge.unit("scratchd-rollout-guard", "ActiveState")["ActiveState"] == "active", 15, "a guard"
         )
         bed.edge.run("systemctl", "kill", "--signal=KILL", "scratchd-rollout-guard")
-        with bed.broken("errors"):
+        with bed.fault("errors"):
             bed.wait_status("rolled back", BACK_S)
         crowd.round()
         assert crowd.share() == 0

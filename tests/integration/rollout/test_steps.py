@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
+import pytest
+
 from crowd import PEOPLE, Crowd
-from deadline import wait_for
 from rollout_bed import Bed
 from visitors import Account, assert_exactly_once, assert_no_failure
 
@@ -28,6 +29,7 @@ def _skip_to(bed: Bed, *steps: str) -> None:
 
 
 def test_from_headquarters_to_everyone_without_a_failed_request(bed: Bed, state: State) -> None:
+    begun = len(bed.audit())
     rehearsed = bed.play("rollout", "--check")
     assert "nothing was changed" in rehearsed.output
     assert bed.status().get("status") != "under way"
@@ -52,9 +54,8 @@ def test_from_headquarters_to_everyone_without_a_failed_request(bed: Bed, state:
     assert not crowd.flipped_back(), "a visitor went back while the share grew"
     assert len(crowd.moves) == PEOPLE
     assert_exactly_once(crowd.account, bed.lines())
-    assert [entry["to"]["percent"] for entry in bed.audit() if entry["action"] in {"start", "advance"}][-5:] == [
-        *(0, 1, 10, 50, 100),
-    ] or [entry["action"] for entry in bed.audit()][-1] == "advance"
+    steps = [entry["to"]["percent"] for entry in bed.audit()[begun:] if entry["action"] in {"start", "advance"}]
+    assert steps == [0, 1, 10, 50, 100, 100], "each step, and the end of the last one"
 
 
 def test_each_share_is_the_one_asked_for_and_survives_reload_and_restart(bed: Bed, state: State) -> None:
@@ -72,7 +73,9 @@ def test_each_share_is_the_one_asked_for_and_survives_reload_and_restart(bed: Be
         crowd.round()
         assert crowd.sides == before
     state("steps to 50 %, and a reload of HAProxy", crowd.account)
-    assert_no_failure(crowd.account)
+    # A reload closes idle connections as any proxy does; who finds his closed asks again on another one.
+    assert not crowd.account.failed
+    assert crowd.account.resets == 0
     assert not crowd.flipped_back()
     assert bed.shares()["all"] == "5000"
     bed.edge.run("systemctl", "restart", "haproxy")
@@ -105,22 +108,30 @@ def test_a_rollout_driven_from_here_goes_through_and_holds_for_the_approval(bed:
     assert not crowd.flipped_back()
 
 
-def test_the_primary_killed_fails_no_request(bed: Bed, state: State) -> None:
-    bed.rollout("start")
+@pytest.mark.parametrize("returns", [True, False], ids=["and started again by systemd", "for good"])
+def test_the_primary_killed_fails_no_request(bed: Bed, returns: bool, state: State) -> None:
+    bed.rollout("start", "--auto")
     _skip_to(bed, "1 %", "10 %", "50 %", "100 %")
     bed.rollout("pause", "--reason", "a test")
-    with bed.crowd() as crowd:
-        crowd.round()
-        # As a power cut: nothing is said, nothing is closed by systemd, nobody starts it again.
-        bed.primary.machine.sh("systemctl mask --runtime --now scratchd.socket scratchd-admin.socket")
-        bed.primary.systemctl("kill", "--signal=KILL", "scratchd.service")
-        wait_for(lambda: bed.server_states("secondary") == ["UP"] * 3, 10, "the secondary")
-        crowd.round()
-    state("kill -9 of the primary at 100 %", crowd.account)
+    primary = bed.primary
+    if not returns:
+        primary.machine.write("/run/systemd/system/scratchd.service.d/dead.conf", "[Service]\nRestart=no\n")
+        primary.systemctl("daemon-reload")
     try:
+        with bed.crowd() as crowd:
+            crowd.round()
+            if not returns:  # what it listens on is its own from here on, and goes with it
+                primary.systemctl("stop", "scratchd.socket", "scratchd-admin.socket")
+            primary.systemctl("kill", "--signal=KILL", "scratchd.service")
+            if not returns:
+                bed.wait_up("primary", state="DOWN")
+            crowd.round()
+        state(f"kill -9 of the primary at 100 %, {'started again' if returns else 'for good'}", crowd.account)
         assert_no_failure(crowd.account)
         assert not crowd.flipped_back(), "the secondary answered, not the legacy service"
-        assert crowd.account.longest_wait_s < 3
+        assert crowd.account.longest_wait_s < 5
     finally:
-        bed.primary.machine.sh("systemctl unmask --runtime scratchd.socket scratchd-admin.socket")
-        bed.primary.systemctl("restart", "scratchd.socket", "scratchd-admin.socket", "scratchd.service")
+        if not returns:
+            primary.machine.path("/run/systemd/system/scratchd.service.d/dead.conf").unlink()
+            primary.systemctl("daemon-reload")
+        primary.systemctl("start", "scratchd.socket", "scratchd-admin.socket", "scratchd.service")
