@@ -5,6 +5,7 @@ Owns how they look. What an option or a key means is said where it is parsed; wh
 
     @NAME@ @SYNOPSIS@ @OPTIONS@   of the page's command
     @COMMANDS@                    all commands, with what they do
+    @DETAILS@                     the same where commands have no pages of their own: with their options
     @KEYS@ @REFUSED@              the configuration's keys, librdkafka's properties that are refused
 
 A command without such a file gets a page with what is known of it. `python scripts/manual.py` writes everything; a test
@@ -14,6 +15,7 @@ fails when something else stands there.
 from __future__ import annotations
 
 import argparse
+import email.utils
 import re
 import sys
 import textwrap
@@ -21,14 +23,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(SOURCE))
+sys.path[:0] = [str(SOURCE), str(SOURCE / "haproxy")]
 
 from scratchd import __version__, cli  # noqa: E402 - found by the line above
 from scratchd.config.librdkafka import REFUSED  # noqa: E402
 from scratchd.tools import reference  # noqa: E402
+from scratchd_rollout import cli as rollout  # noqa: E402
 
 PAGES = SOURCE / "docs/man"
 COMPLETION = SOURCE / "debian/scratchd.bash-completion"
+ROLLOUT_COMPLETION = SOURCE / "debian/scratchd-rollout.bash-completion"
+CHANGELOG = SOURCE / "debian/changelog"
 COMPLETE = SOURCE / "examples/complete.json"
 ANNOTATED = SOURCE / "examples/annotated.jsonc"
 
@@ -44,10 +49,10 @@ _PLAIN_PAGE = """\
 """
 
 _COMPLETION = """\
-# bash completion for scratchd. Made by scripts/manual.py, as the man pages are.
+# bash completion for {program}. Made by scripts/manual.py, as the man pages are.
 # shellcheck shell=bash disable=SC2207 # words without spaces, and paths by lines
 
-_scratchd() {{
+_{function}() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}}
     local before= command= word IFS=$' \\t\\n'
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD - 1}}"; do
@@ -71,7 +76,7 @@ _scratchd() {{
             ;;
     esac
 }}
-complete -F _scratchd scratchd
+complete -F _{function} {program}
 """
 
 
@@ -85,15 +90,17 @@ def made() -> dict[Path, str]:
     for name, command in commands(whole).items():
         files[PAGES / f"scratchd-{name}.1"] = _page(f"scratchd-{name}.1", command, name)
     files[COMPLETION] = _completion(whole)
+    files[PAGES / "scratchd-rollout.8"] = _page("scratchd-rollout.8", rollout.command_line(), "")
+    files[ROLLOUT_COMPLETION] = _completion(rollout.command_line())
     files[ANNOTATED] = _annotated()
     return files
 
 
 def commands(whole: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of the commands, by name."""
+    """The parsers of the commands, by name; without other names of the same."""
     for action in _actions(whole):
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no public name for it
-            return dict(action.choices)
+            return {name: command for name, command in action.choices.items() if command.prog.endswith(f" {name}")}
     raise TypeError("expected a parser with commands")
 
 
@@ -109,7 +116,11 @@ def _page(file: str, parser: argparse.ArgumentParser, command: str) -> str:
     title, _, section = file.rpartition(".")
     source = PAGES / f"{file}.in"
     text = source.read_text(encoding="utf-8") if source.exists() else _PLAIN_PAGE
-    about = {"scratchd": "collector of web analytics beacons", "scratchd.json": "configuration of scratchd"}
+    about = {
+        "scratchd": "collector of web analytics beacons",
+        "scratchd.json": "configuration of scratchd",
+        "scratchd-rollout": "move visitors from a legacy service to scratchd, step by step",
+    }
     what = about.get(title) or str(parser.description).rstrip(".")
     parts = {
         "NAME": f".SH NAME\n{title.replace('-', chr(92) + '-')} \\- {_inline(what[0].lower() + what[1:])}",
@@ -117,24 +128,33 @@ def _page(file: str, parser: argparse.ArgumentParser, command: str) -> str:
         "SYNOPSIS": _synopsis(parser, command),
         "OPTIONS": ".SH OPTIONS\n" + "\n".join(map(_option, _options(parser))),
         "COMMANDS": _commands(parser) if not command else "",
+        "DETAILS": _details(parser) if not command else "",
         "KEYS": _keys(),
         "REFUSED": "\n".join(f".TP\n.B {_plain(pattern)}\n{_inline(reason)}" for pattern, reason in REFUSED.items()),
     }
     text = re.sub(r"^@([A-Z]+)@$", lambda match: parts[match[1]], text, flags=re.MULTILINE)
     made_by = f'.\\" Made by scripts/manual.py from {file}.in and the program itself.'
-    return f'{made_by}\n.TH {title.upper()} {section} "" "scratchd {__version__}" "scratchd"\n{text}'
+    # Of the package's newest entry: a page is as old as its release.
+    newest = CHANGELOG.read_text(encoding="utf-8").partition("\n -- ")[2].partition("\n")[0].partition("  ")[2]
+    date = email.utils.parsedate_to_datetime(newest).date()
+    return f'{made_by}\n.TH {title.upper()} {section} {date} "scratchd {__version__}" "scratchd"\n{text}'
 
 
 def _synopsis(parser: argparse.ArgumentParser, command: str) -> str:
-    words = [f".B scratchd{' ' + command if command else ''}"]
-    for action in _options(parser):
-        if action.dest == "help":
-            continue
-        word = _signature(action)
-        words.append(word if action.required or not action.option_strings else f"[{word}]")
+    words = [f".B {_plain(parser.prog)}", *_signatures(_options(parser))]
     if not command:
         words.append("\\fICOMMAND\\fR ...")
     return ".SH SYNOPSIS\n" + "\n".join(words)
+
+
+def _signatures(options: Iterable[argparse.Action]) -> list[str]:
+    """The options as in a synopsis: in brackets what may be left out."""
+    shown = [action for action in options if action.dest != "help"]
+    words = [_signature(action) for action in shown]
+    return [
+        word if action.required or not action.option_strings else f"[{word}]"
+        for action, word in zip(shown, words, strict=True)
+    ]
 
 
 def _signature(action: argparse.Action) -> str:
@@ -165,6 +185,22 @@ def _commands(whole: argparse.ArgumentParser) -> str:
     for name, command in commands(whole).items():
         entries.append(f".TP\n.BR scratchd\\-{name} (1)\n{_inline(str(command.description))}")
     return "\n".join(entries)
+
+
+def _details(whole: argparse.ArgumentParser) -> str:
+    found = commands(whole)
+    taken = [{option.dest for option in _options(command)} for command in found.values()]
+    common = set.intersection(*taken)
+    parts = [".SH COMMANDS"]
+    for name, command in found.items():
+        own = [option for option in _options(command) if option.dest not in common]
+        synopsis = " ".join([f"\\fB{_plain(name)}\\fR", *_signatures(own)])
+        parts.append(f".TP\n{synopsis}\n{_inline(str(command.description))}")
+        notes = [f"{_signature(option)}: {_inline(str(option.help)).rstrip('.')}." for option in own]
+        parts += [f".br\n{note}" for note in notes]
+    parts.append(".SH OPTIONS\nAll commands take:")
+    parts += [_option(option) for option in _options(next(iter(found.values()))) if option.dest in common]
+    return "\n".join(parts)
 
 
 def _keys() -> str:
@@ -216,7 +252,12 @@ def _completion(whole: argparse.ArgumentParser) -> str:
         # Where commands mean different things by one option, everything is offered that one of them takes.
         values.append(_case(flag, "; ".join(sorted(reply for reply in different if reply)) or ":"))
     return _COMPLETION.format(
-        commands=" | ".join(found), valued=" | ".join(replies), values="\n".join(values), options="\n".join(options)
+        program=whole.prog,
+        function=whole.prog.replace("-", "_"),
+        commands=" | ".join(found),
+        valued=" | ".join(replies),
+        values="\n".join(values),
+        options="\n".join(options),
     )
 
 
