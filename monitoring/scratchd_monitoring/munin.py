@@ -252,5 +252,6 @@ def _number(value: float | None) -> str:
 
 def munin_name(name: str) -> str:
     """A name as Munin takes it, another one for every other name: letters, digits, `_`, no digit first, not `root`."""
-    text = re.sub(r"[^A-Za-z0-9]", lambda found: "__" if found[0] == "_" else f"_{ord(found[0]):x}_", name)
-    return f"_{text}" if re.match(r"\d|root$", text) else text
+    # A dash is _2d_, so what looks like that gets another _.
+    text = re.sub(r"_(?=[0-9a-f]+_)|[^A-Za-z0-9_]", lambda c: "__" if c[0] == "_" else f"_{ord(c[0]):x}_", name)
+    return f"_{text}" if re.match(r"\d|root$|_", text) else text

@@ -75,8 +75,8 @@ def icinga(place: Path, variables: Mapping[str, object]) -> Iterator[Icinga]:
         (place / name).mkdir()
     environment = {
         **os.environ,
-        "ICINGA2_USER": constants["RunAsUser"],
-        "ICINGA2_GROUP": constants["RunAsGroup"],
+        "ICINGA2_USER": str(constants["RunAsUser"]),
+        "ICINGA2_GROUP": str(constants["RunAsGroup"]),
         "MP_STATE_PATH": str(place / "state"),
     }
     with (place / "log").open("wb") as log:
