@@ -21,11 +21,6 @@ local function send(address, port, request)
     socket:close()
 end
 
-local function copy(order)
-    pcall(send, order.address, order.port, order.request)
-    under_way = under_way - 1
-end
-
 local function shadow(txn, address, port)
     local target = txn.f:pathq()
     local host = txn:get_var("txn.shadow_host")
@@ -36,7 +31,11 @@ local function shadow(txn, address, port)
     local request = "GET " .. target .. " HTTP/1.1\r\nHost: " .. host ..
         "\r\nX-Forwarded-For: " .. txn.f:src() .. "\r\nConnection: close\r\n\r\n"
     under_way = under_way + 1
-    if not pcall(core.register_task, copy, { address = address, port = tonumber(port), request = request }) then
+    local started = pcall(core.register_task, function()
+        pcall(send, address, tonumber(port), request)
+        under_way = under_way - 1
+    end)
+    if not started then
         under_way = under_way - 1
     end
 end

@@ -14,16 +14,17 @@ characters as themselves, escapes for `"`, `\` and U+0000-U+001F alone (so a new
 
 Two ways lead there. The exact one takes a parameter at a time; the short one hands the whole query to C, which costs
 about a third. Quoted-printable is the same escaping with another sign, so `binascii.a2b_qp` unescapes a query in which
-`=` stands for `%`. The separators, which `%26` and `%3D` are not, step aside as U+001F, at which the decoded text is
-split; as that is never part of a longer sequence, decoding the whole gives the text that decoding each name and value
-would. The short way is right for a query
+`=` stands for `%`. The separators, which `%26` and `%3D` are not, step aside as control characters: U+001E for `&`,
+U+001F for `=`. As neither is ever part of a longer sequence, decoding the whole gives the text that decoding each name
+and value would. That holds for a query which
 
-- whose separators alternate, `=&=&=`: then names and values do too, and none is empty of its `=`;
-- which has only valid escapes: to quoted-printable `==` is one `=`, and a line end behind `=` is to be dropped; but
-  where there is no raw line end, only a valid escape makes the query two bytes shorter, so the length tells;
-- which has no U+001F of its own: an escaped one makes more pieces than there are separators, a raw one becomes 0xFF,
-  as a line end does, which UTF-8 never has, so decoding fails;
-- which is well-formed UTF-8, else decoding fails too.
+- has only valid escapes: to quoted-printable `==` is one `=`, and a line end behind `=` is to be dropped; but where
+  there is no raw line end, only a valid escape makes the query two bytes shorter, so the length tells;
+- has neither control character of its own: escaped they make more of them than there are separators, raw ones become
+  0xFF, as a line end does, which UTF-8 never has, so decoding fails;
+- is well-formed UTF-8, else decoding fails too.
+
+Where moreover the separators alternate, `=&=&=`, names and values do too, and the text is split at both in one go.
 
 Other queries, those of broken agents and attackers, go the exact way. The cost is linear in the length either way;
 bench/query.py shows it beside that of `parse_qsl` and `json.dumps`.
@@ -43,11 +44,12 @@ from scratchd.refusal import Reason, Refusal, shown
 
 Repeated = Literal["last", "first", "list"]
 
-_SEPARATOR = "\x1f"
-_AS_QUOTED_PRINTABLE = bytes.maketrans(b"&=+%\x1f\r\n", b"\x1f\x1f =\xff\xff\xff")
+_AMPERSAND = "\x1e"
+_EQUALS_SIGN = "\x1f"
+_AS_QUOTED_PRINTABLE = bytes.maketrans(b"&=+%\x1e\x1f\r\n", b"\x1e\x1f =\xff\xff\xff\xff")
 _NO_SEPARATORS = bytes(byte for byte in range(256) if byte not in b"&=")
 _ALTERNATING = b"=&" * 4096
-"""The separators of any query whose parameters have one `=` each; longer ones go the exact way."""
+"""The separators of any query whose parameters have one `=` each, up to a length that few have."""
 
 _STRAY_PERCENT_SIGN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -98,18 +100,21 @@ def to_json(query: bytes, repeated: Repeated) -> bytes:
     Returns:
         One JSON object in UTF-8 without a newline. Its names stand in the order in which each first came.
     """
+    try:
+        text = _unescaped(query)
+    except ValueError:
+        return _encoded(_parameters(query), repeated)
     separators = query.translate(None, _NO_SEPARATORS)
     # An even number of separators leaves a name without a value at the end.
     if len(separators) % 2 and _ALTERNATING.startswith(separators):
-        try:
-            texts = _unescaped(query).split(_SEPARATOR)
-        except ValueError:
-            texts = []
+        texts = text.replace(_AMPERSAND, _EQUALS_SIGN).split(_EQUALS_SIGN)
         if len(texts) == len(separators) + 1:
             values = dict(zip(texts[::2], texts[1::2]))  # noqa: B905 - they are as many; to be strict costs a fifth
             # A dict keeps a name's first place and its last value, which is the rule.
             if repeated == "last" or len(values) * 2 == len(texts):
                 return msgspec.json.encode(values)
+    if text.count(_AMPERSAND) + text.count(_EQUALS_SIGN) == len(separators):
+        return _encoded(_parameters_of_text(text), repeated)
     return _encoded(_parameters(query), repeated)
 
 
@@ -119,11 +124,19 @@ def _unescaped(query: bytes) -> str:
     Raises:
         ValueError: it would not be exact; `UnicodeDecodeError` is one.
     """
-    # Looking whether there is anything to unescape costs more than unescaping nothing.
-    unescaped = binascii.a2b_qp(query.translate(_AS_QUOTED_PRINTABLE))
-    if len(unescaped) != len(query) - 2 * query.count(b"%"):
-        raise ValueError("a stray %")
+    unescaped = query.translate(_AS_QUOTED_PRINTABLE)
+    if escapes := query.count(b"%"):
+        unescaped = binascii.a2b_qp(unescaped)
+        if len(unescaped) != len(query) - 2 * escapes:
+            raise ValueError("a stray %")
     return unescaped.decode()
+
+
+def _parameters_of_text(text: str) -> Iterator[tuple[str, str]]:
+    for piece in text.split(_AMPERSAND):
+        if piece:
+            name, _, value = piece.partition(_EQUALS_SIGN)
+            yield name, value.replace(_EQUALS_SIGN, "=")
 
 
 def _parameters(query: bytes) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,9 @@
 The wiring is all here and nothing else is. Order: sockets, admin, backends, journals, gate; so `/health/*` answers
 while a long recovery runs, and no request is taken before its journal is open. At SIGTERM or SIGINT the gate finishes
 what it has begun, then the backends bring what is in the journal to safety, both within `http.stop_timeout_s`; what is
-left waits in the journal. A second signal stops at once.
+left waits in the journal. Where systemd keeps the socket, whoever comes during the second part waits in its backlog, so
+that is kept short: while backends catch up the gate serves on, and those that are broken are not waited for. A second
+signal stops at once.
 
 At SIGHUP a new configuration is put into effect (`scratchd.reload`): what may fail or wait comes first, and changes
 nothing that anybody sees; then every part adopts it in one step, between two turns of the gate, so a request meets the
@@ -42,6 +44,7 @@ from scratchd.http.listen import ListenError, Listeners, listeners
 from scratchd.http.page import Page
 from scratchd.journal.flavor import JournalLockedError, locked
 from scratchd.journal.outlook import Outlook
+from scratchd.journal.recovery import NewerJournalError
 from scratchd.log import Log
 from scratchd.metrics import Metrics
 from scratchd.reload import Reloader, ReloadError
@@ -49,6 +52,9 @@ from scratchd.stats import Stats, rates
 from scratchd.systemd import PULSE_S, Status, Systemd
 from scratchd.tenants import ComebackError, Tenants
 from scratchd.track import Track
+
+FLUSH_S = 1.0
+"""How long backends that have caught up may take for the rest, while visitors wait at a socket that systemd keeps."""
 
 
 def clock_ms() -> int:
@@ -94,7 +100,7 @@ def _starting() -> Iterator[None]:
     """Turns what may be wrong with a machine into `StartError`."""
     try:
         yield
-    except (ListenError, JournalLockedError, CredentialError, OSError) as error:
+    except (ListenError, JournalLockedError, NewerJournalError, CredentialError, OSError) as error:
         raise StartError(str(error)) from error
 
 
@@ -201,13 +207,31 @@ class Service:
                 self._log.info("stopping", within_s=within_s)
                 deadline = trio.current_time() + within_s
                 gating.cancel_scope.deadline = deadline
-                gate.stop()
+                caught_up = trio.Event()
+                background.start_soon(self._watch_backlog, caught_up)
+                gate.stop(caught_up)
+            if any(listener.inherited for listener in sockets.track):
+                deadline = min(deadline, trio.current_time() + FLUSH_S)
             tenants.stop(deadline)
 
     async def _advise(self) -> None:
         """Logs what `check` would warn of; a disk that hangs keeps the thread and nobody else."""
         for line in await trio.to_thread.run_sync(warnings, self._config, abandon_on_cancel=True):
             self._log.warning("the configuration is valid, but", warning=line)
+
+    async def _watch_backlog(self, caught_up: trio.Event) -> None:
+        """Sets `caught_up` once no backend that works is behind."""
+        while self._is_behind():  # noqa: ASYNC110 - lines get older by themselves, and that is nobody's event
+            await trio.sleep(FLUSH_S / 10)
+        caught_up.set()
+
+    def _is_behind(self) -> bool:
+        """Whether a backend that works has an old line to persist."""
+        return any(
+            feed.state == "running" and self._stats.oldest_pending_age_s(flavor, name) > FLUSH_S / 2
+            for flavor in self._stats.flavors.values()
+            for name, feed in flavor.feeds.items()
+        )
 
     async def _apply(self, config: Config) -> None:
         """Puts a configuration into effect, all of it or, raising `ReloadError`, nothing."""
@@ -217,7 +241,7 @@ class Service:
         async with parts.tenants.changing:
             try:
                 added = await parts.tenants.open_added(flavors)
-            except (ComebackError, OSError) as error:
+            except (ComebackError, NewerJournalError, OSError) as error:
                 raise ReloadError(str(error)) from error
             if self._stopping.is_set():
                 await parts.tenants.discard(added)

@@ -23,7 +23,7 @@ from scratchd_rollout.store import Store, StoreError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; wrong usage exits with 2."""
-    chosen = _parser().parse_args(arguments)
+    chosen = command_line().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = chosen.command
     try:
         return command(chosen)
@@ -68,7 +68,8 @@ COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, str], ...] 
 )
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Everything that can be said on the command line; man page and completion are made from it."""
     parser = argparse.ArgumentParser(
         prog="scratchd-rollout",
         description="Moves visitors from a legacy service to scratchd, step by step, on the HAProxy in front of both.",

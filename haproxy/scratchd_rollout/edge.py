@@ -55,7 +55,7 @@ class Edge:
     @property
     def runtime(self) -> Runtime:
         """The running HAProxy."""
-        return Runtime(self.plan.socket)
+        return Runtime(self.plan.socket, self.plan.master_socket)
 
     def change(
         self,
@@ -117,6 +117,8 @@ class Edge:
             entries = {tenant: 0, f"{tenant}/headquarters": 0} if tenant else self._everything(errors)
             with _collect(errors):
                 self.runtime.set_map(self.plan.share_map, entries)
+            with _collect(errors):
+                sharemap.write(self.plan.share_map, entries)
             rollouts: dict[str, Rollout] = {}
             with _collect(errors):
                 rollouts = self.store.rollouts()
@@ -129,8 +131,6 @@ class Edge:
                     self.store.save(after)
                 with _collect(errors):
                     self._audit(before.tenant, "rollback", before, after, numbers=numbers)
-            with _collect(errors):
-                sharemap.write(self.plan.share_map, entries)
             if not done:
                 with _collect(errors):
                     self._audit(tenant or "everyone", "rollback", None, None, why=why, numbers=numbers)

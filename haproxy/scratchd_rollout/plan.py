@@ -150,6 +150,7 @@ class Plan:
         window_s: what the guard looks at beside the whole step: a fault of now must not drown in hours that were good.
         slow_s: an answer that takes longer is slow; one of `SLOW_S`.
         socket: HAProxy's runtime socket.
+        master_socket: its master's, where Debian's unit puts it; may be missing.
         share_map: the map, as haproxy.cfg names it.
     """
 
@@ -164,6 +165,7 @@ class Plan:
     slow_s: float = 0.1
     stats_timeout_s: float = 1.0
     socket: Path = Path("/run/haproxy/admin.sock")
+    master_socket: Path = Path("/run/haproxy-master.sock")
     share_map: Path = Path("/var/lib/scratchd-rollout/share.map")
 
 
@@ -178,6 +180,7 @@ def share_of(percent_: object) -> int | None:
         return None
     try:
         share = decimal.Decimal(str(percent_)).scaleb(2)
-    except decimal.InvalidOperation:
+        is_share = 0 <= share <= FULL_SHARE and share == share.to_integral_value()
+    except decimal.InvalidOperation:  # no number, or one that compares with nothing
         return None
-    return int(share) if 0 <= share <= FULL_SHARE and share == share.to_integral_value() else None
+    return int(share) if is_share else None

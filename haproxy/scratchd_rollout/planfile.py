@@ -119,7 +119,7 @@ class _Reader:
     def plan(self, document: object) -> Plan:
         known = (
             *("tenants", "servers", "steps", "gates", "confidence", "sample", "heartbeat_s"),
-            *("window_s", "slow_s", "stats_timeout_s", "socket", "share_map"),
+            *("window_s", "slow_s", "stats_timeout_s", "socket", "master_socket", "share_map"),
         )
         given = self.mapping("", document, known)
         optional: dict[str, Callable[[str, Any], object]] = {
@@ -132,6 +132,7 @@ class _Reader:
             "stats_timeout_s": lambda where, value: self.number(where, value, 0.1, 30, 1),
             "slow_s": self.slow_s,
             "socket": self.path,
+            "master_socket": self.path,
             "share_map": self.path,
         }
         return Plan(

@@ -81,6 +81,7 @@ def document(picture: Picture) -> dict[str, Any]:
                 "percent": rollout.share / 100,
                 "headquarters": rollout.headquarters,
                 "auto": rollout.auto,
+                "approve": rollout.steps[rollout.step].approve,
                 "by": rollout.by,
                 "why": rollout.why,
                 "step_since": rollout.step_since.iso(),

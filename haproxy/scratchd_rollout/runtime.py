@@ -1,11 +1,14 @@
 """HAProxy's runtime socket: maps, counters and servers of the running process.
 
-Owns the socket's protocol; knows nothing of rollouts. A command is one connection: what is asked is asked of the
-worker that listens now, also after a reload.
+Owns the socket's protocol; knows nothing of rollouts. A command is one connection: what is asked is asked of the worker
+that listens now, also after a reload. Workers that a reload has left behind go on answering the connections that they
+have, for as long as `hard-stop-after` allows, each with a map of its own: what is set is told to them too, through
+the master.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import socket
@@ -22,27 +25,30 @@ class RuntimeSocketError(Exception):
 
 
 class Runtime:
-    """The socket at `path`."""
+    """The socket at `path`, and the master's at `master` (None, or not there: a HAProxy without one)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, master: Path | None = None) -> None:
         self._path = path
+        self._master = master
 
-    def ask(self, command: str) -> str:
+    def ask(self, command: str, path: Path | None = None) -> str:
         """One command's answer, without the empty line at its end.
 
         Raises:
             RuntimeSocketError: nobody answers.
         """
+        path = path or self._path
         chunks = []
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(TIMEOUT_S)
-                connection.connect(str(self._path))
+                connection.connect(str(path))
                 connection.sendall(command.encode() + b"\n")
+                connection.shutdown(socket.SHUT_WR)  # the master waits for more commands otherwise
                 while chunk := connection.recv(65536):
                     chunks.append(chunk)
         except OSError as error:
-            raise RuntimeSocketError(f"haproxy does not answer at {self._path}: {error}") from error
+            raise RuntimeSocketError(f"haproxy does not answer at {path}: {error}") from error
         return b"".join(chunks).decode(errors="replace").rstrip("\n")
 
     # The map.
@@ -74,6 +80,11 @@ class Runtime:
             got = self.map(name).get(key)
             if got != str(value):
                 raise RuntimeSocketError(f"map {name}: {key}: expected {value}, got {got} ({said or 'no complaint'})")
+        for worker in self._left_behind():
+            for key, value in entries.items():
+                # One may end at any moment, which is as good.
+                with contextlib.suppress(RuntimeSocketError):
+                    self.ask(f"@!{worker} set map {name} {key} {value}", self._master)
 
     def delete_map(self, name: Path, keys: Iterable[str]) -> None:
         """Removes `keys`, so that their tenants follow `all` again."""
@@ -81,6 +92,17 @@ class Runtime:
             self.ask(f"del map {name} {key}")
             if key in self.map(name):
                 raise RuntimeSocketError(f"map {name}: {key} is still there after it was deleted")
+
+    def _left_behind(self) -> list[str]:
+        """The process ids of workers from before a reload that still run."""
+        if self._master is None or not self._master.exists():
+            return []
+        try:
+            answer = self.ask("show proc", self._master)
+        except RuntimeSocketError:
+            return []
+        _, _, old = answer.partition("# old workers")
+        return re.findall(r"^(\d+)\s+worker", old, re.MULTILINE)
 
     # Counters.
 

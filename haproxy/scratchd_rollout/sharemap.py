@@ -55,6 +55,7 @@ def write(path: Path, entries: Mapping[str, int], deleted: Iterable[str] = ()) -
         return
     content = HEADING + "".join(f"{key} {value}\n" for key, value in sorted(wanted.items()))
     try:
+        path.parent.mkdir(mode=0o755, exist_ok=True)
         replace_durably(path, content.encode("ascii"), mode=0o644)
     except OSError as error:
         raise ShareMapError(f"{path}: {error.strerror or error}") from error

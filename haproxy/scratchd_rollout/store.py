@@ -92,6 +92,7 @@ class Store:
         """
         path = self._path(rollout.tenant)
         try:
+            path.parent.mkdir(mode=0o755, exist_ok=True)
             replace_durably(path, (json.dumps(rollout.document(), indent=1) + "\n").encode(), mode=0o644)
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror or error}") from error
@@ -125,6 +126,7 @@ class Store:
         """
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
         try:
+            self.log.mkdir(mode=0o750, exist_ok=True)
             descriptor = os.open(self.audit_path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
             try:
                 # Behind a torn line (a full disk, a power loss) the next one begins at a line's begin.

@@ -31,7 +31,7 @@ BROKERS = Group(
             "gauge",
             "messages",
             "In the producer: waiting to be sent, or for an answer",
-            "At 2,000 for each flavor the brokers are what is waited for",
+            "At 1,000 for each flavor the brokers are what is waited for",
             (f"{_PRODUCER}.queue_messages",),
             "scratchd_kafka_queue_messages",
         ),

@@ -58,14 +58,6 @@ class Acceptor:
             for listener in listeners:
                 nursery.start_soon(self._run_one, listener, connections)
 
-    def take_backlog(self, listener: Listener, connections: trio.Nursery) -> None:
-        """Accepts who waits at a socket that is about to be closed: closing it would reset them."""
-        try:
-            while self.open < self._max_connections:
-                self._accept(listener, connections)
-        except OSError:
-            return
-
     async def all_closed(self) -> None:
         """Returns when no connection is open."""
         while self.open:

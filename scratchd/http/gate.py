@@ -15,14 +15,12 @@ that is to be closed is closed for sending first, and read away from until its p
 socket with unread input resets the connection, and a reset discards what the peer has not read yet (RFC 9112, section
 9.6).
 
-It accepts one connection of each listener a turn: instances that share a socket get their share only so. Above the
-limit, and when descriptors run short, it does not accept: who waits, waits in the kernel's backlog. The last
-descriptors are not for connections: without one the journal cannot sync, and everybody would be refused.
-
-Stopping has two halves. In the first, everything goes on but accepting: what waits in the backlog of a socket of our
-own is taken first, since closing it would reset them; an answer closes its connection, an idle connection may send one
-more request, HTTP/2's clients are asked to go. After `http.stop_timeout_s` / 2 nobody is read from any more. A quarter
-of the time later what is still open is cut off, which leaves the rest to the backends.
+Stopping has two halves. In the first, an answer closes its connection, an idle connection may send one more request,
+HTTP/2's clients are asked to go. A socket of our own is closed at once, so that whoever comes is refused and goes
+elsewhere; what waits in its backlog is taken first, since closing would reset them. From a socket that systemd keeps we
+go on accepting as long as anybody is here who came before, or whoever stops us has other things to wait for: whoever
+comes would wait for that too, beside the next start. After `http.stop_timeout_s` / 2 nobody is read from any more. A
+quarter of the time later what is still open is cut off, which leaves the rest to the backends.
 
 A new configuration is adopted between two turns. Open connections go on by it: limits count from the next head on, time
 limits from the next time that something is waited for.
@@ -31,10 +29,8 @@ limits from the next time that something is waited for.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
-import resource
 import select
 import socket
 from collections.abc import Callable, Sequence
@@ -47,6 +43,7 @@ from scratchd.http.answers import Answers, status
 from scratchd.http.client import Proxies
 from scratchd.http.connection import LINGER_BYTES, LINGER_S, RECEIVE_BYTES, Connection, has_input, peer_of
 from scratchd.http.conversation import Conversation, Http2, Pass, WithBody
+from scratchd.http.door import Door
 from scratchd.http.handover import Handover
 from scratchd.http.hot import Recogniser
 from scratchd.http.intake import Intake, Taken
@@ -63,15 +60,6 @@ MAX_TURN_REQUESTS = 512
 
 _NOTHING = select.EPOLLET
 """Waited for at a connection that waits for us: nothing, and an error only once."""
-
-RESERVED_DESCRIPTORS = 64
-"""Left to the journals and the backends, a quarter of all where there are few; a flavor has about ten."""
-
-_PAUSE_S = 0.5
-"""Before the next try to accept when there are no descriptors or no memory: the backlog would wake us at once."""
-
-# The last one is the epoll's (epoll_ctl(2), max_user_watches).
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
 
 
 class _Client:
@@ -140,13 +128,7 @@ class Gate:
         self._answers = Answers(clock_ms)
         self._handover = Handover(config, intake, self._proxies, stats, log)
         self._epoll = select.epoll()
-        self._listeners: dict[int, Listener] = {}
-        self._accepting = False
-        self._accept_again_s = math.inf
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # The kernel gives the lowest free number, so a high one says how many are in use.
-        self._reserved_from = descriptors - min(RESERVED_DESCRIPTORS, descriptors // 4)
-        self._is_short = False
+        self._door = Door(self._epoll, self._free, self._admit, log)
         self._clients: dict[int, _Client] = {}
         self._handed_over = 0
         # Who was ready for the last turn and not served in it. It may be stale, as any readiness may.
@@ -157,6 +139,9 @@ class Gate:
         self._left = trio.lowlevel.ParkingLot()
         self._stopping = trio.Event()
         self._reads_end_s = math.inf
+        # Who was here when stopping began, and has not gone.
+        self._elders: set[_Client] = set()
+        self._until: trio.Event | None = None
         self._tick_s = _tick_s(config)
         self._asks_for_turn = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._asks_for_turn, select.EPOLLIN)
@@ -171,7 +156,7 @@ class Gate:
         self._tick_s = _tick_s(config)
         for client in self._clients.values():
             client.conversation.adopt(self._recogniser, config.max_head_bytes)
-        self._accept_or_not()
+        self._door.look()
 
     async def turned(self) -> None:
         """Returns once the task that serves has made a turn since the call: the sign that requests are answered.
@@ -183,10 +168,16 @@ class Gate:
             os.eventfd_write(self._asks_for_turn, 1)
         await turned.wait()
 
-    def stop(self) -> None:
-        """Lets `serve` return as soon as nothing is owed to anybody."""
+    def stop(self, until: trio.Event | None = None) -> None:
+        """Lets `serve` return as soon as nothing is owed to anybody.
+
+        Args:
+            until: when it is set, accepting may end, also where systemd keeps the socket; by default at once.
+        """
+        self._until = until
         if not self._stopping.is_set():
             self._reads_end_s = trio.current_time() + self._config.stop_timeout_s / 2
+            self._elders.update(self._clients.values())
             for client in self._clients.values():
                 if client.leaving is None and client.events == select.EPOLLIN and not client.waiting:
                     client.deadline_s = min(client.deadline_s, self._reads_end_s)
@@ -201,14 +192,19 @@ class Gate:
         Args:
             sockets: where to accept.
         """
-        self._listeners = {listener.socket.fileno(): listener for listener in sockets}
         try:
             async with trio.open_nursery() as tasks, trio.open_nursery() as driving:
                 driving.start_soon(self._drive, tasks)
                 driving.start_soon(self._keep_time, tasks)
-                self._accept_or_not()
+                self._door.open(sockets)
                 await self._stopping.wait()
-                self._stop_accepting()
+                self._door.close(inherited=False)
+                with trio.move_on_at(self._reads_end_s):
+                    while self._elders or self._handed_over:
+                        await self._left.park()
+                    if self._until is not None and self._door.has_listeners:
+                        await self._until.wait()
+                self._door.close(inherited=True)
                 with trio.move_on_at(self._reads_end_s):
                     await self._all_closed()
                 await self._handover.terminate()
@@ -259,9 +255,7 @@ class Gate:
         for fd, _ in events:
             client = self._clients.get(fd)
             if client is None:
-                if fd in self._listeners:
-                    self._accept(self._listeners[fd])
-                elif fd == self._asks_for_turn:
+                if not self._door.knocked(fd) and fd == self._asks_for_turn:
                     self._say_turned()
             elif client.waiting:
                 continue
@@ -440,6 +434,7 @@ class Gate:
     def _hand_over(self, client: _Client, unusual: WithBody | Http2, since_s: float, tasks: trio.Nursery) -> None:
         self._epoll.unregister(client.socket)
         del self._clients[client.socket.fileno()]
+        self._elders.discard(client)
         self._handed_over += 1
         tasks.start_soon(self._serve_unusual, client, unusual, since_s)
 
@@ -471,14 +466,14 @@ class Gate:
 
     def _close(self, client: _Client) -> None:
         del self._clients[client.socket.fileno()]
+        self._elders.discard(client)
         client.socket.close()  # which takes it out of the epoll
         self._closed()
 
     def _closed(self) -> None:
         self._stats.connections -= 1
-        self._is_short = False
         self._left.unpark_all()
-        self._accept_or_not()
+        self._door.closed_one()
 
     async def _keep_time(self, tasks: trio.Nursery) -> None:
         while True:
@@ -490,9 +485,7 @@ class Gate:
                     self._expire(client, tasks)
                 if number % MAX_EVENTS == 0:
                     await trio.lowlevel.checkpoint()  # a turn is bounded here too
-            if now_s >= self._accept_again_s:
-                self._accept_again_s = math.inf
-                self._accept_or_not()
+            self._door.keep_time()
 
     def _expire(self, client: _Client, tasks: trio.Nursery) -> None:
         if client.leaving is not None or client.unsent or client.has_more:
@@ -508,56 +501,13 @@ class Gate:
     def _set_deadline(self, client: _Client, deadline_s: float) -> None:
         client.deadline_s = min(deadline_s, self._reads_end_s)
 
-    # Accepting.
+    # Beginnings.
 
-    def _accept_or_not(self) -> None:
-        """Listens in the epoll as long as connections may be accepted."""
-        wanted = self._free > 0 and not self._is_short and self._accept_again_s == math.inf and bool(self._listeners)
-        if wanted and not self._accepting:
-            for fd in self._listeners:
-                self._epoll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        elif self._accepting and not wanted:
-            for fd in self._listeners:
-                self._epoll.unregister(fd)
-        self._accepting = wanted
-
-    @property
     def _free(self) -> int:
-        """So many more connections may be accepted."""
+        """So many more connections may be open."""
         return self._config.max_connections - len(self._clients) - self._handed_over
 
-    def _accept(self, listener: Listener) -> None:
-        try:
-            self._accept_one(listener)
-        except BlockingIOError:
-            return  # another instance was quicker
-        except OSError as error:
-            # Anything else concerns one connection, which is gone (accept(2), "Error handling").
-            if error.errno in _EXHAUSTED:
-                self._pause_accepting(listener, error.strerror)
-        else:
-            if self._is_short:
-                self._pause_accepting(listener, "descriptors run short")
-
-    def _pause_accepting(self, listener: Listener, reason: str | None) -> None:
-        self._log.error(
-            "cannot accept connections, trying again", error=reason, open=self._stats.connections, listener=listener
-        )
-        self._accept_again_s = trio.current_time() + _PAUSE_S
-        self._accept_or_not()
-
-    def _accept_one(self, listener: Listener) -> None:
-        accepted, address = listener.socket.accept()
-        accepted.settimeout(0)
-        try:
-            self._epoll.register(accepted, select.EPOLLIN)
-        except OSError:
-            accepted.close()
-            raise
-        if accepted.family != socket.AF_UNIX:
-            # Accepted sockets inherit it, but not every passed socket has it.
-            with contextlib.suppress(OSError):
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _admit(self, accepted: socket.socket, address: Any) -> None:  # noqa: ANN401 - as the module socket types it
         conversation = Conversation(
             peer_of(accepted.family, address),
             self._proxies,
@@ -568,28 +518,6 @@ class Gate:
         self._set_deadline(client, trio.current_time() + self._config.keep_alive_s)
         self._clients[accepted.fileno()] = client
         self._stats.connections += 1
-        self._is_short = accepted.fileno() >= self._reserved_from
-        self._accept_or_not()
-
-    def _stop_accepting(self) -> None:
-        listeners = list(self._listeners.values())
-        if self._accepting:
-            for fd in self._listeners:
-                self._epoll.unregister(fd)
-        self._listeners, self._accepting = {}, False
-        for listener in listeners:
-            if not listener.inherited:
-                self._take_backlog(listener)
-            listener.close()
-
-    def _take_backlog(self, listener: Listener) -> None:
-        for _ in range(self._free):
-            try:
-                self._accept_one(listener)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # that one is gone, which says nothing about the next
 
 
 def _tick_s(config: Http) -> float:

@@ -45,6 +45,9 @@ offset size   field
 40     length the lines, each ended by a newline
 ====== ====== =========================================================
 
+A segment's head keeps its shape in every version: an earlier scratchd recognises what a later one wrote and refuses to
+start on it, where it would otherwise take it for damaged and cut it.
+
 Sequences count lines from 0 and never go back, over restarts too. A start begins a new segment with a new epoch, so
 `EPOCH/SEQUENCE` names one line for ever. Where a failed fdatasync made frames go again into a newer segment, that one
 wins: a segment counts only up to the next one's first sequence (`ATTEMPT` tells two of the same first sequence apart).

@@ -107,6 +107,22 @@ def is_segment_head(data: bytes) -> bool:
     )
 
 
+def newer_version(data: bytes) -> int | None:
+    """The version of a valid segment head that a later scratchd wrote, None where `data` begins with none.
+
+    Whatever else changes, a segment's head keeps its shape, so that earlier ones recognise it.
+    """
+    head = data[:SEGMENT_HEAD_BYTES]
+    if (
+        len(head) < SEGMENT_HEAD_BYTES
+        or not head.startswith(SEGMENT_MAGIC)
+        or head[len(SEGMENT_MAGIC)] <= VERSION
+        or head[36:] != struct.pack("<I", zlib.crc32(head[:36]))
+    ):
+        return None
+    return head[len(SEGMENT_MAGIC)]
+
+
 def frame(lines: Sequence[bytes], first_sequence: int, time_ms: int, date: datetime.date) -> bytes:
     """A frame of at least one line; `lines` are without newlines."""
     payload = b"\n".join(lines) + b"\n"

@@ -3,6 +3,8 @@
 Whatever no valid frame follows is cut. A damaged frame with valid ones behind it stays and costs itself alone: readers
 make a gap of it. A last segment without any frame says nothing but its first sequence, so the one before is read too.
 
+A journal that a later version of scratchd wrote is not damaged: nothing of it is touched, and the start ends.
+
 A process that was killed had not synced all of it: that is done first, so that whatever the next one reads, answers for
 or passes on is on disk.
 """
@@ -13,8 +15,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from scratchd.journal.format import FRAME_HEAD_BYTES, SEGMENT_HEAD_BYTES, Damage, SegmentName, is_segment_head, scan
+from scratchd.journal.format import (
+    FRAME_HEAD_BYTES,
+    SEGMENT_HEAD_BYTES,
+    VERSION,
+    Damage,
+    SegmentName,
+    is_segment_head,
+    newer_version,
+    scan,
+)
 from scratchd.journal.storage import sync_directory
+
+
+class NewerJournalError(Exception):
+    """A later version wrote the journal: end the start with the message, nothing has been changed."""
 
 
 @dataclass(slots=True)
@@ -54,8 +69,11 @@ def recover(directory: Path) -> Recovered:
 
     Raises:
         OSError: the directory or a segment cannot be read.
+        NewerJournalError: a segment is of a later version; then none has been cut.
     """
     names = sorted(name for entry in directory.iterdir() if (name := SegmentName.parse(entry.name)))
+    for name in names:
+        _refuse_newer(directory / str(name))
     for name in names:
         _sync(directory / str(name))
     sync_directory(directory)
@@ -71,6 +89,16 @@ def recover(directory: Path) -> Recovered:
             end_sequence = max(end_sequence, last_sequence)
             break
     return Recovered(segments, end_sequence, cut_bytes)
+
+
+def _refuse_newer(path: Path) -> None:
+    with path.open("rb") as segment:
+        version = newer_version(segment.read(SEGMENT_HEAD_BYTES))
+    if version is not None:
+        raise NewerJournalError(
+            f"{path}: written by a later scratchd, format {version}, expected at most {VERSION}: "
+            "install that version again, or let it persist everything and move the directory away"
+        )
 
 
 def _sync(path: Path) -> None:

@@ -73,6 +73,7 @@ def table(body: bytes) -> str:
         _flavors(document["flavors"], sorted(document["backends"])),
         _backends(document["backends"]),
         _journal(document["journal"], document["ledger"], document["flavors"]),
+        _canary(document.get("canary")),
         _runtime(document["runtime"]),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -172,6 +173,23 @@ def _free(journal: dict[str, Any]) -> str:
     if full_in_s is None:
         return _size(free_bytes)
     return f"{_size(free_bytes)}, full" + (f" in {_duration(full_in_s)}" if full_in_s else "")
+
+
+def _canary(canary: dict[str, Any] | None) -> str:
+    if canary is None:
+        return ""
+    rows = [
+        (where, "not yet" if leg["delay_s"] is None else f"after {_duration(leg['delay_s'])}", _failures(leg))
+        for where, leg in [("answered", canary["answer"]), *((f"in {n}", x) for n, x in canary["backends"].items())]
+    ]
+    last = canary["last_error"]
+    told = f"\n  last: {last['at']} {last['where']}: {last['message']}" if last else ""
+    return "CANARY\n" + columns(rows, "<<<") + told
+
+
+def _failures(leg: dict[str, Any]) -> str:
+    since = f", last success {leg['last_success_at']}" if leg["last_success_at"] else ""
+    return f"{number(leg['failures'])} failures{since}"
 
 
 def _runtime(runtime: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ class Edge:
             "tenants": [tenant["name"] for tenant in proxy.variables["edge_tenants"]],
             "servers": [{"name": name, "stats": [address]} for name, address in stats.items()],
             "socket": str(proxy.socket),
+            "master_socket": str(proxy.master_socket),
             "share_map": str(proxy.share_map),
             **QUICK,
             **plan,
         }
-        for name in ("state", "log", "run"):
-            (directory / name).mkdir(parents=True)
+        directory.mkdir(parents=True)
         self.guard: subprocess.Popen[str] | None = None
 
     def arguments(self, *arguments: str) -> list[str]:
@@ -66,6 +67,15 @@ class Edge:
         """A rollout's part of `status --json`."""
         found: dict[str, Any] = json.loads(self.run("status", "--json"))["rollouts"][tenant]
         return found
+
+    def state(self, tenant: str = "all") -> dict[str, Any]:
+        """A rollout's state as it lies on disk: for waiting, which must cost little."""
+        found: dict[str, Any] = json.loads((self.directory / "state" / f"{tenant}.json").read_text())
+        return found
+
+    def age_s(self, moment: str) -> float:
+        """Seconds since `step_since` or `heartbeat`."""
+        return time.time() - float(self.state()[moment]["wall_s"])
 
     def audit(self) -> list[dict[str, Any]]:
         """The audit log's entries."""

@@ -40,6 +40,16 @@ class Installed:
         text = content if isinstance(content, str) else json.dumps(content)
         self.machine.path(CONFIG).write_text(text)
 
+    def drop_in(self, *lines: str, unit: str = SERVICE) -> None:
+        """Adds to a unit, as `systemctl edit` does."""
+        self.machine.write(f"/etc/systemd/system/{unit}.d/test.conf", "\n".join([*lines, ""]))
+        self.systemctl("daemon-reload")
+
+    def no_drop_in(self, unit: str = SERVICE) -> None:
+        """Takes back what `drop_in` added."""
+        self.machine.path(f"/etc/systemd/system/{unit}.d/test.conf").unlink(missing_ok=True)
+        self.systemctl("daemon-reload")
+
     def systemctl(self, *words: str) -> str:
         """`systemctl`, which must succeed."""
         return self.machine.run("systemctl", *words)

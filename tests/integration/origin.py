@@ -11,7 +11,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from daemon import free_port
@@ -31,6 +30,7 @@ class Origin:
         status: of its answers.
         delay_s: before each answer.
         ready: whether `/health/ready` says so.
+        fail_each: every so many-th request is answered 500; 0: none is.
         forget_each: every so many-th event is answered and not counted as received; 0: none is.
     """
 
@@ -41,11 +41,13 @@ class Origin:
         self.status = 200
         self.delay_s = 0.0
         self.ready = True
+        self.fail_each = 0
         self.forget_each = 0
         self.received: dict[str, int] = {}
         self.residual_lines = 0
-        self.flavor_of: Callable[[bytes], str] = lambda _host: "gr"
-        self._events = 0
+        self._answering = threading.Event()
+        self._answering.set()
+        self._requests = 0
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._listener: socket.socket | None = None
@@ -64,11 +66,16 @@ class Origin:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
+        self._answering.set()  # its threads end
         with self._lock:
             connections, self._connections = self._connections, set()
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def hang(self) -> None:
+        """Takes connections and requests from now on, and answers nothing."""
+        self._answering.clear()
 
     def requests(self) -> list[bytes]:
         """The heads that came, without those of health checks and figures."""
@@ -119,28 +126,34 @@ class Origin:
 
     def _answer(self, head: bytes) -> bytes:
         self.heads.append(head)
+        self._answering.wait()
         if head.startswith(b"GET /health/ready"):
             return self._response(200 if self.ready else 503, b"ready")
         if head.startswith(b"GET /stats"):
             return self._response(200, json.dumps(self.stats()).encode())
         if self.delay_s:
             time.sleep(self.delay_s)
-        if self.status == 200 and head.startswith(b"GET"):
-            flavor = self.flavor_of(_host(head))
-            with self._lock:
-                self._events += 1
-                if not self.forget_each or self._events % self.forget_each:
-                    self.received[flavor] = self.received.get(flavor, 0) + 1
-        return self._response(self.status, b"" if head.startswith(b"HEAD") else GIF)
+        with self._lock:
+            self._requests += 1
+            status = 500 if self.fail_each and self._requests % self.fail_each == 0 else self.status
+            if (
+                status == 200
+                and head.startswith(b"GET")
+                and not (self.forget_each and self._requests % self.forget_each == 0)
+            ):
+                flavor = _flavor(head)
+                self.received[flavor] = self.received.get(flavor, 0) + 1
+        return self._response(status, b"" if head.startswith(b"HEAD") else GIF)
 
     def _response(self, status: int, body: bytes) -> bytes:
         head = f"HTTP/1.1 {status} Whatever\r\nX-Origin: {self.name}\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
 
-def _host(head: bytes) -> bytes:
+def _flavor(head: bytes) -> str:
+    """The first label of the host."""
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         if name.lower() == b"host":
-            return value.strip()
-    return b""
+            return value.strip().partition(b".")[0].decode()
+    return ""

@@ -37,6 +37,7 @@ class Proxy:
         tls_address: HTTPS; None where the test gave no certificate.
         share_map: the map's file.
         socket: the runtime socket.
+        master_socket: the master's.
         log: lines as HAProxy sent them, without syslog's head.
     """
 
@@ -54,6 +55,7 @@ class Proxy:
         self.tls_address = f"127.0.0.1:{free_port()}" if certificate else None
         self.share_map = directory / "share.map"
         self.socket = directory / "s"
+        self.master_socket = directory / "m"
         self.log: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         self._log_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -105,17 +107,18 @@ class Proxy:
         return done.stdout
 
     def start(self) -> None:
-        """Starts it as Debian's unit does (a master and a worker), and waits until its socket answers."""
+        """Starts it as Debian's unit does, with a master and a worker; returns when its socket answers."""
         self.write()
         with (self.directory / "haproxy.out").open("ab") as out:
             self.process = subprocess.Popen(
-                [*self._command, "-W", "-db", "-f", str(self._file)],
+                [*self._command, "-W", "-S", str(self.master_socket), "-f", str(self._file)],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
             )
         wait_for(self._answers, 20, "HAProxy answers on its socket")
+        self._wait_settled()
 
     def reload(self) -> None:
         """As `systemctl reload haproxy`; returns when a new worker answers."""
@@ -123,6 +126,7 @@ class Proxy:
         assert self.process is not None
         self.process.send_signal(signal.SIGUSR2)
         wait_for(lambda: self._answers() and self.worker() != before, 10, "a new worker")
+        self._wait_settled()
 
     def stop(self) -> None:
         """Ends it at once, with what it was doing."""
@@ -152,12 +156,23 @@ class Proxy:
         except OSError:
             return False
 
-    def ask(self, command: str) -> str:
-        """One command on the runtime socket."""
+    def _wait_settled(self) -> None:
+        """A master that is still about to begin would not hear of the next reload."""
+        worker = self.worker().partition(":")[2].strip()
+        wait_for(lambda: worker in self._processes(), 10, "a master that knows its worker")
+
+    def _processes(self) -> str:
+        with contextlib.suppress(OSError):
+            return self.ask("show proc", self.master_socket)
+        return ""
+
+    def ask(self, command: str, path: Path | None = None) -> str:
+        """One command on the runtime socket, or on another one."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(10)
-            connection.connect(str(self.socket))
+            connection.connect(str(path or self.socket))
             connection.sendall(command.encode() + b"\n")
+            connection.shutdown(socket.SHUT_WR)  # the master waits for more commands otherwise
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
     def worker(self) -> str:

@@ -2,8 +2,8 @@
 
 Owns the clients, which run in a thread of their own inside a network, and the account of what happened to each attempt;
 knows nothing of what is done to the server meanwhile. Each visitor asks at a fixed pace, whatever the others are made
-to wait. Every attempt has an id of its own (`/track?id=17`), also one that repeats another, so that log files can be
-held against what was answered.
+to wait. Every attempt has an id of its own (`/track?load=5f3a…&id=17`), also one that repeats another, so that log
+files can be held against what was answered.
 
 What counts as failed follows RFC 9112, section 9.3.1, as browsers and proxies do: a request on a connection that has
 already carried one may find that the server has just closed it; then, and only if not a byte of an answer came, it is
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import select
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from typing import Self
 
 import trio
 
+from deadline import wait_for
 from network import Network
 
 WAIT_S = 30
@@ -35,6 +37,7 @@ class Account:
     """What happened.
 
     Attributes:
+        load: which load it was, in every event.
         attempts: requests that were sent, ids 0 to `attempts - 1`.
         answered: ids that were answered with 200.
         failed: what became of requests that were not answered, after the one retry; a word each.
@@ -45,6 +48,7 @@ class Account:
         longest_wait_s: from the beginning of a request, connecting and retry included, to the end of its answer.
     """
 
+    load: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     attempts: int = 0
     answered: list[int] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -113,6 +117,11 @@ class Visitors:
         if self._error is not None and error is None:
             raise self._error
 
+    def wait_answered(self, count: int) -> None:
+        """Returns after so many more requests were answered."""
+        wanted = len(self.account.answered) + count
+        wait_for(lambda: self._error or len(self.account.answered) >= wanted, 30, f"{count} more answers")
+
     def _run(self) -> None:
         try:
             if self._network is not None:
@@ -159,7 +168,9 @@ class Visitors:
             try:
                 with trio.fail_after(self._wait_s):
                     connection = connection or await _Connection.open(self._address)
-                    status, closes = await connection.ask(f"/track?id={number}", self._host, closes=not keeps)
+                    status, closes = await connection.ask(
+                        f"/track?load={account.load}&id={number}", self._host, closes=not keeps
+                    )
             except (OSError, EOFError, trio.TooSlowError) as error:
                 if isinstance(error, ConnectionResetError | BrokenPipeError):
                     account.resets += 1
@@ -253,7 +264,9 @@ def assert_no_failure(account: Account) -> None:
 
 def assert_exactly_once(account: Account, lines: Iterable[bytes]) -> None:
     """Every answered attempt is in the log files once, none more than once, nothing was invented."""
-    found = Counter(int(json.loads(line)["id"]) for line in lines)
+    assert account.answered, "nobody asked: this proves nothing"
+    events = (json.loads(line) for line in lines)
+    found = Counter(int(event["id"]) for event in events if event.get("load") == account.load)
     repeated = [number for number, count in found.items() if count > 1]
     missing = [number for number in account.answered if number not in found]
     assert not repeated, f"more than once: {len(repeated)}, e.g. {repeated[:5]}; {account}"

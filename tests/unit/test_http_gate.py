@@ -397,6 +397,71 @@ async def test_stopping_leaves_the_backlog_of_systemds_socket() -> None:
     assert room.stats.requests == {}
 
 
+async def test_stopping_serves_who_comes_to_systemds_socket_while_somebody_is_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    room = Room()
+    async with room.serving(inherited=True) as listening, await room.connect() as idle:
+        await idle.send_all(GET)
+        await idle.receive_some()
+        with listening.dup() as systemds:
+            room.gate.stop()
+            for _ in range(3):
+                ((status, fields, _),) = read(await room.ask(GET))
+                assert (status, fields["connection"]) == (200, "close")
+            assert autojump_clock.current_time() < 1
+            await idle.aclose()
+            await room.served.wait()
+            assert autojump_clock.current_time() < 1
+            with socket.create_connection(room.address), systemds.accept()[0] as waiting:
+                assert waiting
+
+
+async def test_stopping_serves_who_comes_to_systemds_socket_until_it_may_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    room = Room()
+    async with room.serving(inherited=True):
+        until = trio.Event()
+        room.gate.stop(until)
+        await trio.sleep(1)
+        ((status, fields, _),) = read(await room.ask(GET))
+        assert (status, fields["connection"]) == (200, "close")
+        assert not room.served.is_set()
+        until.set()
+        await room.served.wait()
+    assert autojump_clock.current_time() < 2
+
+
+@pytest.mark.parametrize(("inherited", "ended_s"), [(True, 5), (False, 0)], ids=["systemd's socket", "our own"])
+async def test_stopping_waits_for_what_never_comes_at_systemds_socket_only_and_not_for_ever(
+    inherited: bool, ended_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    room = Room()
+    async with room.serving(inherited=inherited):
+        room.gate.stop(trio.Event())
+        await room.served.wait()
+    assert autojump_clock.current_time() == pytest.approx(ended_s, abs=0.5)
+
+
+async def test_stopping_lets_who_came_meanwhile_ask_once(autojump_clock: trio.testing.MockClock) -> None:
+    room = Room()
+    async with room.serving(inherited=True), await room.connect() as idle:
+        await idle.send_all(GET)
+        await idle.receive_some()
+        room.gate.stop()
+        async with await room.connect() as late:
+            await trio.sleep(1)
+            await idle.aclose()
+            await trio.sleep(1)
+            assert not room.served.is_set()  # late may still ask
+            await late.send_all(GET)
+            ((status, fields, _),) = read(await everything(late))
+            assert (status, fields["connection"]) == (200, "close")
+        await room.served.wait()
+    assert autojump_clock.current_time() < 3
+
+
 async def test_stopping_twice_is_stopping_once() -> None:
     room = Room()
     async with room.serving() as listening:

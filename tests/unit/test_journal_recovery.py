@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from scratchd.journal.flavor import FlavorJournal
 from scratchd.journal.format import SEGMENT_HEAD_BYTES, Frame, SegmentName, frame, segment_head
 from scratchd.journal.reader import Hole, Reader
-from scratchd.journal.recovery import recover
+from scratchd.journal.recovery import NewerJournalError, recover
 from scratchd.stats import JournalStats
 
 EPOCH = "0b3f2f6e-7c3a-4f6e-9d1b-2f6e7c3a4f6e"
@@ -198,3 +200,21 @@ async def test_starts_without_a_line_leave_no_segments_behind(tmp_path: Path, op
     for _ in range(3):
         await open_journal().writer.close()
     assert list((tmp_path / "gr").glob("*.segment")) == []
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["in the last segment", "in an earlier one"])
+def test_a_journal_of_a_later_version_is_refused_and_left_as_it_is(tmp_path: Path, last: bool) -> None:
+    head = segment_head(0, EPOCH)[:7] + b"\x02" + segment_head(0, EPOCH)[8:36]
+    later = head + struct.pack("<I", zlib.crc32(head)) + b"frames of another shape"
+    path = put(tmp_path / "gr", later)
+    if not last:
+        put(tmp_path / "gr", segment_head(9, EPOCH), 9)
+    with pytest.raises(NewerJournalError, match=r"format 2, expected at most 1") as refused:
+        recover(tmp_path / "gr")
+    assert str(path) in str(refused.value)
+    assert path.read_bytes() == later
+
+
+def test_a_head_whose_version_was_damaged_is_damage(tmp_path: Path) -> None:
+    put(tmp_path / "gr", SEGMENT[:7] + b"\x02" + SEGMENT[8:])
+    assert recover(tmp_path / "gr").end_sequence == 6

@@ -7,7 +7,16 @@ import json
 
 import pytest
 
-from scratchd.stats import BackendStats, BrokerStats, FeedStats, FlavorStats, ProducerStats, Stats
+from scratchd.stats import (
+    BackendStats,
+    BrokerStats,
+    CanaryStats,
+    FeedStats,
+    FlavorStats,
+    LegStats,
+    ProducerStats,
+    Stats,
+)
 from scratchd.tools.stats import table
 
 
@@ -77,3 +86,17 @@ def test_it_has_rates_and_brokers(stats: Stats) -> None:
     assert "gr 1,234 1,234.0 stopped" in page
     assert "broker k1:9092: answers in 12 ms, 5 retries" in page
     assert "broker k2:9092: not connected, 5 retries" in page
+
+
+def test_it_says_how_the_canary_fares(stats: Stats) -> None:
+    assert "CANARY" not in table(json.dumps(stats.document()).encode())
+    legs = {"file": LegStats(0.25, None, 0, 1_000_000), "kafka": LegStats(None, None, 3)}
+    error = {"at": "2026-11-23T12:00:00.000Z", "where": "kafka", "message": "not found within 30 s"}
+    stats.canary = CanaryStats(5, LegStats(0.031, None, 1, 1_000_000), legs, error)
+    part = table(json.dumps(stats.document()).encode()).partition("CANARY\n")[2].partition("\n\n")[0]
+    assert [" ".join(row.split()) for row in part.split("\n")] == [
+        "answered after 31 ms 1 failures, last success 1970-01-01T00:16:40.000Z",
+        "in file after 2.5e+02 ms 0 failures, last success 1970-01-01T00:16:40.000Z",
+        "in kafka not yet 3 failures",
+        "last: 2026-11-23T12:00:00.000Z kafka: not found within 30 s",
+    ]

@@ -54,6 +54,7 @@ def messages(listening: socket.socket) -> list[str]:
         ("", None, 0.0),
         ("soon", None, 0.0),
     ],
+    ids=["watched", "watched itself", "another process", "not watched", "nothing", "no number"],
 )
 def test_who_is_watched(monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | None, expected: float) -> None:
     for name, value in (("WATCHDOG_USEC", usec), ("WATCHDOG_PID", pid)):
