@@ -127,7 +127,7 @@ def test_the_primary_killed_fails_no_request(bed: Bed, returns: bool, state: Sta
                 bed.wait_up("primary", state="DOWN")
             crowd.round()
         state(f"kill -9 of the primary at 100 %, {'started again' if returns else 'for good'}", crowd.account)
-        # Where a connection to a server turns out dead, HAProxy may close a visitor's without an answer, so that he asks again.
+        # Where a connection to a server turns out dead, HAProxy may close a visitor's too, and he asks again.
         assert not crowd.account.failed
         assert crowd.account.resets == 0
         assert not crowd.flipped_back(), "the secondary answered, not the legacy service"
