@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_limits_are_put_into_effect_by_a_reload_and_the_journals_sync_by_a_resta
 
 def test_instances_share_the_socket_and_give_way_to_one_again(bed: Bed) -> None:
     config = bed.variables("scratchd")["scratchd_config"]
-    given = {
+    given: dict[str, Any] = {
         "scratchd_instances": ["one", "two"],
         "scratchd_config": {**config, "file": {"path": "/var/log/scratchd/{flavor}/{date}.{instance}.log"}},
         "scratchd_instance_config": {
