@@ -52,7 +52,7 @@ test: ## everything: installs what it needs, then lint, types, unit and integrat
 # Each machine boots over root images that are made once for each list of packages and kept below .cache.
 test-system: ## what needs a booted Debian 13 (root only): the package, systemd, rollouts, monitoring
 	@scripts/machine test-system
-	@$(MAKE) --no-print-directory .venv/.dev
+	@$(MAKE) --no-print-directory .venv/.system
 	$(BIN)/pytest -ra --durations=10 $(SYSTEM_TESTS)
 
 deb: ## the Debian packages, built in a clean Debian 13, into dist/
@@ -119,6 +119,13 @@ clean: ## remove what was made, except for ./var
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
 	@touch $@ .venv/.run
+
+.venv/.system: pyproject.toml
+	@scripts/machine run
+	@echo "Making .venv, with what drives machines"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev,system]'
+	@touch $@ .venv/.dev .venv/.run
 
 .venv/.bench: pyproject.toml
 	@scripts/machine bench

@@ -24,10 +24,13 @@ from disks import Disks, enter_namespace
 from engine import NoEngine, compose_command, docker, engine
 from kafka_client import Broker, with_ports
 from machine import Machine, machines
+from rollout_bed import Bed
 from turns import turn
+from visitors import Account
 
 HERE = Path(__file__).parent
 SERVER_PROPERTIES = HERE / "kafka" / "server.properties"
+_STATED = pytest.StashKey[list[str]]()
 IMAGE_FILES = ("build.sh", "pom.xml", "log4j2.yaml", "server.properties")
 
 
@@ -50,6 +53,51 @@ def boot_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callab
     """The same for all tests of a module, which share what they boot."""
     with machines(tmp_path_factory.mktemp("machines")) as start:
         yield start
+
+
+@pytest.fixture
+def state(request: pytest.FixtureRequest) -> Callable[[str, Account], None]:
+    """States what visitors had to endure, in the summary behind the tests: `state("20 restarts", account)`."""
+    stated = request.config.stash.setdefault(_STATED, [])
+    return lambda what, account: stated.append(f"{what}: {account}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints what was stated."""
+    stated = config.stash.get(_STATED, [])
+    if stated:
+        terminalreporter.section("what visitors had to endure")
+        for line in stated:
+            terminalreporter.write_line(line)
+
+
+# Rollouts: one bed for all tests, as its machines are a minute's work.
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Machines with nothing but SSH."""
+    with Bed(tmp_path_factory.mktemp("rollout")) as bed:
+        try:
+            yield bed
+        finally:
+            for machine in (bed.edge, bed.primary.machine, bed.secondary.machine):
+                print(f"--- journal of {machine.name} ---\n{machine.journal_text()}")  # noqa: T201 - pytest shows it
+
+
+@pytest.fixture(scope="session")
+def deployed(bare: Bed) -> Bed:
+    """The same after `deploy` and `edge`."""
+    bare.play("deploy")
+    bare.play("edge")
+    return bare
+
+
+@pytest.fixture
+def bed(deployed: Bed) -> Bed:
+    """The same, with everyone at the legacy service and no rollout."""
+    deployed.clear()
+    return deployed
 
 
 @pytest.fixture(scope="session")

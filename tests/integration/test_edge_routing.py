@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import render
 from daemon import SOURCE
@@ -88,6 +89,13 @@ def visitors(count: int, seed: int = 7) -> list[str]:
 
 def test_the_example_is_the_template_rendered() -> None:
     assert (SOURCE / "haproxy" / "haproxy.cfg").read_text() == render.example(), "make it anew: haproxy/render.py"
+
+
+def test_the_example_is_valid_and_nothing_about_it_is_doubtful(tmp_path: Path, debian13: Path | None) -> None:
+    variables = yaml.safe_load((SOURCE / "haproxy" / "example.yml").read_text())
+    with contextlib.closing(Proxy(tmp_path, variables, tree=debian13)) as proxy:
+        said = proxy.check()
+    assert "WARNING" not in said, said
 
 
 def test_each_path_and_host_has_its_backend(

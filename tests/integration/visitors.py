@@ -78,6 +78,7 @@ class Visitors:
         pace_s: between two requests of one visitor.
         host: the Host that they ask for.
         wait_s: how long one of them waits.
+        source: the address that they come from.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Visitors:
         pace_s: float = 0.2,
         host: str = "any.test",
         wait_s: float = WAIT_S,
+        source: str = "",
     ) -> None:
         self.account = Account()
         self._network = network
@@ -99,6 +101,7 @@ class Visitors:
         self._pace_s = pace_s
         self._host = host
         self._wait_s = wait_s
+        self._source = source
         self._leaving = False
         self._begun = threading.Event()
         self._error: BaseException | None = None
@@ -121,6 +124,15 @@ class Visitors:
         """Returns after so many more requests were answered."""
         wanted = len(self.account.answered) + count
         wait_for(lambda: self._error or len(self.account.answered) >= wanted, 30, f"{count} more answers")
+
+    # What others than these do otherwise.
+
+    def whom(self, number: int) -> tuple[str, str]:  # noqa: ARG002 - for others
+        """The Host that attempt `number` asks for, and further fields of its head, each with its line end."""
+        return self._host, ""
+
+    def told(self, number: int, head: bytes) -> None:
+        """Attempt `number` was answered with 200 and this head."""
 
     def _run(self) -> None:
         try:
@@ -167,9 +179,10 @@ class Visitors:
             number, account.attempts = account.attempts, account.attempts + 1
             try:
                 with trio.fail_after(self._wait_s):
-                    connection = connection or await _Connection.open(self._address)
+                    connection = connection or await _Connection.open(self._address, self._source)
+                    host, fields = self.whom(number)
                     status, closes = await connection.ask(
-                        f"/track?load={account.load}&id={number}", self._host, closes=not keeps
+                        f"/track?load={account.load}&id={number}", host, fields, closes=not keeps
                     )
             except (OSError, EOFError, trio.TooSlowError) as error:
                 if isinstance(error, ConnectionResetError | BrokenPipeError):
@@ -185,6 +198,7 @@ class Visitors:
                 return None
             if status == 200:
                 account.answered.append(number)
+                self.told(number, connection.head)
             else:
                 account.failed.append(str(status))
             if closes:
@@ -203,7 +217,7 @@ class _Connection:
         self._received = b""
 
     @classmethod
-    async def open(cls, address: str) -> _Connection:
+    async def open(cls, address: str, source: str = "") -> _Connection:
         if address.startswith("unix:"):
             sock, place = trio.socket.socket(trio.socket.AF_UNIX), address.removeprefix("unix:")
             await sock.connect(place)
@@ -212,6 +226,8 @@ class _Connection:
         sock = trio.socket.socket()
         try:
             sock.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+            if source:
+                await sock.bind((source, 0))
             await sock.connect((host, int(port)))
         except BaseException:
             sock.close()
@@ -222,6 +238,11 @@ class _Connection:
     def has_answer_begun(self) -> bool:
         return bool(self._received)
 
+    @property
+    def head(self) -> bytes:
+        """Of the last answer."""
+        return self._received.partition(b"\r\n\r\n")[0]
+
     def is_stale(self) -> bool:
         """Whether the server has closed it meanwhile."""
         waiting = select.poll()
@@ -231,21 +252,22 @@ class _Connection:
     def close(self) -> None:
         self._socket.close()
 
-    async def ask(self, target: str, host: str, *, closes: bool) -> tuple[int, bool]:
+    async def ask(self, target: str, host: str, fields: str = "", *, closes: bool) -> tuple[int, bool]:
         """Sends a request; returns the status, and whether the server closes the connection behind it."""
         self._received = b""
-        field = "Connection: close\r\n" if closes else ""
-        data = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{field}\r\n".encode()
+        if closes:
+            fields += "Connection: close\r\n"
+        data = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode()
         while data:
             data = data[await self._socket.send(data) :]
         while b"\r\n\r\n" not in self._received:
             await self._receive()
         head, _, body = self._received.partition(b"\r\n\r\n")
-        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-        while len(body) < int(fields[b"content-length"]):
+        answered = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        while len(body) < int(answered[b"content-length"]):
             await self._receive()
             body = self._received.partition(b"\r\n\r\n")[2]
-        return int(head.split(b" ", 2)[1]), fields.get(b"connection") == b"close"
+        return int(head.split(b" ", 2)[1]), answered.get(b"connection") == b"close"
 
     async def _receive(self) -> None:
         data = await self._socket.recv(65536)

@@ -11,9 +11,6 @@ from deb import NEWER, built
 from image import depended_on
 from installed import Installed
 from machine import Machine
-from visitors import Account
-
-_STATED = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -44,22 +41,6 @@ def installed(boot: Callable[..., Machine], package: Path, dependencies: tuple[s
 def shared(boot_for_module: Callable[..., Machine], package: Path, dependencies: tuple[str, ...]) -> Installed:
     """The same for all tests of a module: each leaves it with the service running and the default configuration."""
     return _install(boot_for_module, package, dependencies)
-
-
-@pytest.fixture
-def state(request: pytest.FixtureRequest) -> Callable[[str, Account], None]:
-    """States what visitors had to endure, in the summary behind the tests: `state("20 restarts", account)`."""
-    stated = request.config.stash.setdefault(_STATED, [])
-    return lambda what, account: stated.append(f"{what}: {account}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints what was stated."""
-    stated = config.stash.get(_STATED, [])
-    if stated:
-        terminalreporter.section("what visitors had to endure")
-        for line in stated:
-            terminalreporter.write_line(line)
 
 
 def _install(boot: Callable[..., Machine], package: Path, dependencies: tuple[str, ...]) -> Installed:

@@ -1,0 +1,88 @@
+"""The collection as Ansible's own tools see it, and its example inventory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import render
+from daemon import SOURCE
+
+COLLECTION = SOURCE / "ansible"
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collection as `ansible-galaxy collection install` puts it there."""
+    target = tmp_path_factory.mktemp("collections")
+    _run(
+        target,
+        "ansible-galaxy",
+        "collection",
+        "install",
+        str(COLLECTION),
+        "--collections-path",
+        str(target),
+        "--offline",
+    )
+    return target
+
+
+def _run(target: Path, *command: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={
+            **os.environ,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "ANSIBLE_HOME": str(target / "home"),
+            "ANSIBLE_COLLECTIONS_PATH": str(target),
+            "ANSIBLE_NOCOLOR": "1",
+            "NO_COLOR": "1",
+        },
+    )
+    assert done.returncode == 0, f"{command}: exit status {done.returncode}\n{done.stdout[-6000:]}"
+    return done.stdout
+
+
+def test_ansible_lint_finds_it_ready_for_production(place: Path) -> None:
+    installed = place / "ansible_collections" / "scratchd" / "scratchd"
+    # Not MANIFEST.json and FILES.json, which installing adds.
+    _run(place, "ansible-lint", "--offline", "--profile", "production", "--strict", cwd=installed)
+
+
+def test_roles_and_modules_are_documented(place: Path) -> None:
+    for kind, names in (
+        ("role", ["scratchd", "edge"]),
+        ("module", ["haproxy_server", "ready"]),
+        ("filter", ["waiting_for_restart"]),
+    ):
+        for name in names:
+            said = json.loads(_run(place, "ansible-doc", "--json", "--type", kind, f"scratchd.scratchd.{name}"))
+            assert list(said) == [f"scratchd.scratchd.{name}"]
+    for role in ("scratchd", "edge"):
+        specs = yaml.safe_load((COLLECTION / "roles" / role / "meta" / "argument_specs.yml").read_text())
+        defaults = yaml.safe_load((COLLECTION / "roles" / role / "defaults" / "main.yml").read_text())
+        options = specs["argument_specs"]["main"]["options"]
+        assert {name: option.get("default") for name, option in options.items()} == defaults
+
+
+def test_the_example_inventory_is_the_example_of_the_edge(place: Path) -> None:
+    group_vars = COLLECTION / "inventories" / "example" / "group_vars"
+    edge = yaml.safe_load((group_vars / "edge.yml").read_text())
+    assert render.render(edge) == render.example()
+    for playbook in ("deploy", "edge", "rollout", "rollback", "status"):
+        inventory = str(COLLECTION / "inventories" / "example")
+        _run(place, "ansible-playbook", "--inventory", inventory, "--syntax-check", f"scratchd.scratchd.{playbook}")
