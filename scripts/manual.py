@@ -7,6 +7,7 @@ Owns how they look. What an option or a key means is said where it is parsed; wh
     @COMMANDS@                    all commands, with what they do
     @DETAILS@                     the same where commands have no pages of their own: with their options
     @KEYS@ @REFUSED@              the configuration's keys, librdkafka's properties that are refused
+    @CHECKS@                      what check_scratchd judges
 
 A command without such a file gets a page with what is known of it. `python scripts/manual.py` writes everything; a test
 fails when something else stands there.
@@ -23,11 +24,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(SOURCE), str(SOURCE / "haproxy")]
+sys.path[:0] = [str(SOURCE), str(SOURCE / "haproxy"), str(SOURCE / "monitoring")]
 
 from scratchd import __version__, cli  # noqa: E402 - found by the line above
 from scratchd.config.librdkafka import REFUSED  # noqa: E402
 from scratchd.tools import reference  # noqa: E402
+from scratchd_monitoring import check, graphite  # noqa: E402
 from scratchd_rollout import cli as rollout  # noqa: E402
 
 PAGES = SOURCE / "docs/man"
@@ -91,6 +93,8 @@ def made() -> dict[Path, str]:
         files[PAGES / f"scratchd-{name}.1"] = _page(f"scratchd-{name}.1", command, name)
     files[COMPLETION] = _completion(whole)
     files[PAGES / "scratchd-rollout.8"] = _page("scratchd-rollout.8", rollout.command_line(), "")
+    files[PAGES / "check_scratchd.8"] = _page("check_scratchd.8", check.command_line(), "check")
+    files[PAGES / "scratchd-graphite.8"] = _page("scratchd-graphite.8", graphite.command_line(), "graphite")
     files[ROLLOUT_COMPLETION] = _completion(rollout.command_line())
     files[ANNOTATED] = _annotated()
     return files
@@ -119,6 +123,8 @@ def _page(file: str, parser: argparse.ArgumentParser, command: str) -> str:
     about = {
         "scratchd": "collector of web analytics beacons",
         "scratchd.json": "configuration of scratchd",
+        "check_scratchd": "plugin for Nagios and Icinga",
+        "scratchd-graphite": "send figures of scratchd to Graphite",
         "scratchd-rollout": "move visitors from a legacy service to scratchd, step by step",
     }
     what = about.get(title) or str(parser.description).rstrip(".")
@@ -129,6 +135,7 @@ def _page(file: str, parser: argparse.ArgumentParser, command: str) -> str:
         "OPTIONS": ".SH OPTIONS\n" + "\n".join(map(_option, _options(parser))),
         "COMMANDS": _commands(parser) if not command else "",
         "DETAILS": _details(parser) if not command else "",
+        "CHECKS": "\n".join(map(_check, check.CHECKS)),
         "KEYS": _keys(),
         "REFUSED": "\n".join(f".TP\n.B {_plain(pattern)}\n{_inline(reason)}" for pattern, reason in REFUSED.items()),
     }
@@ -201,6 +208,16 @@ def _details(whole: argparse.ArgumentParser) -> str:
     parts.append(".SH OPTIONS\nAll commands take:")
     parts += [_option(option) for option in _options(next(iter(found.values()))) if option.dest in common]
     return "\n".join(parts)
+
+
+def _check(name: str) -> str:
+    found = check.CHECKS[name]
+    ranges = ", ".join(
+        f"{level} \\fB{_plain(text)}\\fR"
+        for level, text in (("warning", found.warning), ("critical", found.critical))
+        if text
+    )
+    return f".TP\n.B {name}\n{_inline(found.about[0].upper() + found.about[1:])} ({ranges or 'no threshold'})."
 
 
 def _keys() -> str:

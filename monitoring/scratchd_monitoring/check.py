@@ -38,7 +38,7 @@ class Figure:
     Attributes:
         label: its name in the performance data.
         value: None where there is none, e.g. no end in sight.
-        unit: of the performance data: `s`, `B`, `c` (a counter) or nothing.
+        unit: of the performance data: `s`, `%`, `B`, `c` (a counter) or nothing.
         words: what to say when it alerts.
     """
 
@@ -107,12 +107,12 @@ def _age(document: Document) -> list[Figure]:
 
 
 def _errors(document: Document) -> list[Figure]:
-    """Seconds since the last error, by scratchd's own clock."""
+    """Seconds since the last error, by scratchd's own clock; of a backend that fails now, `backends` tells it."""
     started = datetime.datetime.fromisoformat(document.stats["started_at"])
     now = started + datetime.timedelta(seconds=document.stats["uptime_s"])
     figures = []
     for backend, found in document.stats["backends"].items():
-        error = found["last_error"]
+        error = found["last_error"] if found["state"] == "running" else None
         since = max(0.0, (now - datetime.datetime.fromisoformat(error["at"])).total_seconds()) if error else None
         words = f"{backend} had an error {_duration(since or 0)} ago: {error['message']}" if error else ""
         figures.append(Figure(f"{backend}_since_error", since, "s", words))
@@ -137,6 +137,17 @@ def _full(document: Document) -> list[Figure]:
 def _refusing(document: Document) -> list[Figure]:
     flavors = [name for name, flavor in document.stats["flavors"].items() if not flavor["takes_lines"]]
     return [Figure("flavors_refused", len(flavors), "", f"the journal takes no lines of {_few(flavors)}, answered 503")]
+
+
+def _refused(document: Document) -> list[Figure]:
+    """The share of the last minute's requests; what is less than one in ten seconds is somebody's typing error."""
+    http = document.stats["http"]
+    share = 100 * http["refused_per_s"] / http["requests_per_s"] if http["refused_per_s"] > 0.1 else 0.0
+    reason = max(http["refused"], key=lambda word: http["refused"][word], default="")
+    words = (
+        f"{share:.0f} % of {http['requests_per_s']:.1f} requests a second are refused, since the start most {reason}"
+    )
+    return [Figure("refused_share", round(share, 2), "%", words)]
 
 
 def _ledger(document: Document) -> list[Figure]:
@@ -169,6 +180,7 @@ CHECKS = {
     "age": Check(_age, "seconds that a backend's oldest line has waited", warning="900"),
     "errors": Check(_errors, "seconds since a backend's last error", warning="60:"),
     "disk": Check(_disk, "failed syncs and appends, damaged lines, in the last hour", warning="0"),
+    "refused": Check(_refused, "percent of the last minute's requests that are refused", warning="20"),
     "events": Check(_events, "events a second, over the last minute"),
 }
 """By name, in the order in which they are told: the worst first."""
@@ -194,7 +206,9 @@ def command_line() -> argparse.ArgumentParser:
         epilog=f"checks and the ranges outside of which they alert:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-H", "--hostname", metavar="HOST", default="127.0.0.1", help="default: 127.0.0.1")
+    parser.add_argument(
+        "-H", "--hostname", metavar="HOST", default="127.0.0.1", help="name or address; default: 127.0.0.1"
+    )
     parser.add_argument(
         "-p", "--port", metavar="PORT", type=int, default=9007, help="of the admin listener; default: 9007"
     )

@@ -23,7 +23,7 @@ from kafka_client import Broker
 PLUGIN = Path(__file__).parents[2] / "monitoring" / "nagios" / "check_scratchd"
 PLUGINS = Path("/usr/lib/nagios/plugins")
 
-PERFORMANCE = re.compile(r"[\w]+=(U|-?[0-9.e+]+(s|B|c)?(;[0-9.:@~-]*){0,4})")
+PERFORMANCE = re.compile(r"[\w]+=(U|-?[0-9.e+]+(s|B|c|%)?(;[0-9.:@~-]*){0,4})")
 """One item, by the guidelines of the Monitoring Plugins."""
 
 Checked = Callable[..., tuple[int, str]]
@@ -195,6 +195,16 @@ def test_a_quota_that_is_reached_is_critical_and_its_gap_is_seen(
         status, words = check("-p", port(daemon))
     assert status == 2
     assert re.search("gr reaches its quota in .*file has lost [0-9,]+ lines within the hour", words)
+
+
+def test_a_flood_is_a_warning(start_daemon: Callable[..., Daemon], check: Checked) -> None:
+    daemon = start_daemon(checks={"client_requests_per_min": 60})
+    with daemon.connect() as flooding:
+        for _ in range(300):
+            flooding.get("/track?a=1", "any.test")
+    status, words = check("-p", port(daemon))
+    assert status == 1
+    assert re.search(r"WARNING - \d+ % of .* requests a second are refused, since the start most rate_limited", words)
 
 
 def test_conventions_hold_for_debians_own_tools(start_daemon: Callable[..., Daemon], check: Checked) -> None:

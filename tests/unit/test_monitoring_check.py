@@ -24,7 +24,7 @@ WELL: dict[str, Any] = {
     "instance": "",
     "started_at": "2026-11-23T12:00:00.000Z",
     "uptime_s": 7200.0,
-    "http": {"refused": {"empty_query": 3, "not_found": 4}},
+    "http": {"refused": {"empty_query": 3, "not_found": 4}, "refused_per_s": 0.5, "requests_per_s": 12.0},
     "journal": {
         "appended_lines": 1000,
         "appended_lines_per_s": 12.34,
@@ -109,6 +109,25 @@ def test_all_is_well(checked: Checked) -> None:
             {"backends.kafka.state": "backing_off", "flavors.tr.kafka.state": "backing_off"},
             1,
             "kafka is backing off for tr",
+        ),
+        (
+            {
+                "backends.kafka.state": "backing_off",
+                "flavors.tr.kafka.state": "backing_off",
+                "backends.kafka.last_error": FAILED,
+            },
+            1,
+            "kafka is backing off for tr: no / way out",
+        ),
+        (
+            {"http.refused_per_s": 3.0},
+            1,
+            "25 % of 12.0 requests a second are refused, since the start most not_found",
+        ),
+        (
+            {"http.refused_per_s": 0.1, "http.requests_per_s": 0.1},
+            0,
+            "scratchd 1.2.3: 12.3 events a second, file 0 waiting, kafka 0 waiting",
         ),
     ],
 )

@@ -116,12 +116,26 @@ def test_package_depends_on_debians_own_packages(package: Path) -> None:
     }
 
 
-def test_monitoring_package_has_rules_and_dashboard_and_brings_nothing() -> None:
+def test_monitoring_package_has_everything_where_its_tools_look_and_brings_python_alone() -> None:
     monitoring = built("scratchd-monitoring")
     shown = subprocess.run(["dpkg-deb", "--contents", str(monitoring)], check=True, capture_output=True, text=True)
     share = {path.partition("scratchd-monitoring/")[2] for path in shown.stdout.split() if "/share/scratchd-" in path}
-    expected = {"grafana/scratchd.json", "prometheus/prometheus.yml"}
+    expected = {"grafana/scratchd.json", "icinga2/icinga2.conf", "prometheus/prometheus.yml"}
+    modules = (SOURCE / "monitoring/scratchd_monitoring").glob("*.py")
+    expected |= {f"scratchd_monitoring/{path.name}" for path in modules}
     expected |= {f"prometheus/rules/{path.name}" for path in (SOURCE / "monitoring/prometheus/rules").iterdir()}
     assert {path for path in share if path and not path.endswith("/")} == expected
+    paths = set(shown.stdout.split())
+    assert paths >= {
+        "./etc/default/scratchd-graphite",
+        "./usr/bin/scratchd-graphite",
+        "./usr/lib/nagios/plugins/check_scratchd",
+        "./usr/lib/systemd/system/scratchd-graphite.service",
+        "./usr/lib/systemd/system/scratchd-graphite.timer",
+        "./usr/share/doc/scratchd-monitoring/examples/scratchd-graphite.cron",
+        "./usr/share/man/man8/check_scratchd.8.gz",
+        "./usr/share/man/man8/scratchd-graphite.8.gz",
+        "./usr/share/munin/plugins/scratchd_",
+    }
     depends = subprocess.run(["dpkg-deb", "--field", str(monitoring), "Depends"], check=True, capture_output=True)
-    assert depends.stdout.strip() == b""
+    assert depends.stdout.strip() == b"python3:any"
