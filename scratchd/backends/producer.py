@@ -244,6 +244,8 @@ class Producer:
         """Whether a line of librdkafka's own log is to be kept."""
         record.msg, record.args = self._conceal(record.getMessage()), ()
         facility = record.msg.partition(" ")[0]
+        if facility == "REQTMOUT":  # of a broker that hangs librdkafka says this in its log alone
+            self._last_broker = record.msg.rpartition("]: ")[2]
         # A failed connection comes to `_on_error` as well.
         return facility != "FAIL" and self._is_due(f"log {facility}")
 

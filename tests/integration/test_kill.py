@@ -101,7 +101,7 @@ def test_a_kill_in_the_middle_of_an_outage_of_files(start_daemon: Callable[..., 
     with load.running():
         daemon.wait_for(lambda: load.answered > 300)
         # A file's place is taken while it is open, and the directory cannot be made anew.
-        daemon.wait_for(blocked.is_dir)
+        daemon.wait_for(lambda: any(blocked.rglob("*.log")))
         blocked.rename(daemon.directory / "moved")
         blocked.write_text("a file where a directory should be")
         daemon.wait_for(lambda: daemon.stats()["backends"]["file"]["state"] == "backing_off")

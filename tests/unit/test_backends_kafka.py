@@ -6,6 +6,7 @@ import datetime
 import errno
 import itertools
 import json
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -622,6 +623,17 @@ async def test_what_is_said_often_is_counted_each_time_and_logged_once(
     assert bench.errors.last_error is not None
     assert bench.errors.last_error["message"] == "brokers: none answers; refused"
     assert sum("librdkafka reports" in record.getMessage() for record in caplog.records) == 2
+
+
+async def test_a_broker_that_hangs_is_the_reason_though_only_the_log_says_so(bench: Bench) -> None:
+    async with bench.running():
+        logger = logging.getLogger("scratchd.kafka.librdkafka")
+        said = "kafka1:9092/1: Timed out ApiVersionRequest in flight (after 6013ms, timeout #0)"
+        logger.warning("%s [%s] %s", "REQTMOUT", "scratchd#producer-1", f"[thrd:kafka1:9092/1]: {said}")
+        bench.broker.to_report = [NO_BROKERS]
+        await until(lambda: not bench.broker.to_report)
+    assert bench.errors.last_error is not None
+    assert bench.errors.last_error["message"] == f"brokers: none answers; {said}"
 
 
 async def test_what_librdkafka_tells_of_its_brokers_becomes_figures(bench: Bench) -> None:
