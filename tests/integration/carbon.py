@@ -30,6 +30,7 @@ PICKLE_RECEIVER_PORT = {pickle}
 CACHE_QUERY_INTERFACE = 127.0.0.1
 CACHE_QUERY_PORT = {query}
 CARBON_METRIC_INTERVAL = 0
+ENABLE_TAGS = False
 """
 
 _SCHEMAS = "[all]\npattern = .*\nretentions = 1s:1h\n"
