@@ -250,10 +250,13 @@ class Bed:
         assert played.status == status, f"{playbook}: exit status {played.status}, expected {status}\n{output}"
         return played
 
-    @staticmethod
-    def kill(process: subprocess.Popen[str]) -> None:
-        """Ends a playbook as a laptop ends that is closed: at once, its connections too."""
-        os.killpg(process.pid, signal.SIGKILL)
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        """Ends a playbook as a laptop ends that is closed: everything that runs on it at once, its connections too."""
+        laptop = os.fstat(self.laptop.fd).st_ino
+        for place in Path("/proc").glob("[0-9]*"):  # Ansible's workers are sessions of their own
+            with contextlib.suppress(OSError):  # it has ended, or is nothing that we may look at
+                if (place / "ns" / "net").stat().st_ino == laptop:
+                    os.kill(int(place.name), signal.SIGKILL)
         process.communicate()
 
     # The edge.

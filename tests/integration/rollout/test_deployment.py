@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from deb import NEWER, built
 from installed import CONFIG
-from rollout_bed import PRIMARY, Bed
+from rollout_bed import PRIMARY, SECONDARY, Bed
 from visitors import Account, assert_exactly_once, assert_no_failure
 
 State = Callable[[str, Account], None]
@@ -70,6 +71,24 @@ def test_limits_are_put_into_effect_by_a_reload_and_the_journals_sync_by_a_resta
     assert not bed.secondary.machine.path("/etc/systemd/system/scratchd.service.d/limits.conf").exists()
     bed.play("deploy", ONE)
     assert bed.secondary.state("LimitNOFILE")["LimitNOFILE"] == "131072"
+
+
+def test_instances_share_the_socket_and_give_way_to_one_again(bed: Bed) -> None:
+    config = bed.variables("scratchd")["scratchd_config"]
+    given: dict[str, Any] = {
+        "scratchd_instances": ["one", "two"],
+        "scratchd_config": {**config, "file": {"path": "/var/log/scratchd/{flavor}/{date}.{instance}.log"}},
+        "scratchd_instance_config": {
+            "one": {"http": {"admin_listen": ["127.0.0.1:9007", f"{SECONDARY}:9007"]}},
+            "two": {"http": {"admin_listen": ["127.0.0.1:9008"]}},
+        },
+    }
+    bed.play("deploy", ONE, **given)
+    assert bed.play("deploy", ONE, **given).changed == 0
+    assert [bed.secondary.is_active(f"scratchd{name}.service") for name in ("@one", "@two", "")] == [True, True, False]
+    assert bed.play("status", **given).output.count("uptime") >= 2
+    bed.play("deploy", ONE)
+    assert [bed.secondary.is_active(f"scratchd{name}.service") for name in ("@one", "@two", "")] == [False, False, True]
 
 
 def test_a_configuration_that_is_wrong_is_not_put_in_place(bed: Bed) -> None:
