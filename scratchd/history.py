@@ -97,11 +97,12 @@ class History:
     # What is shown.
 
     def rates(self) -> dict[str, float]:
-        """Lines a second that each flavor took, over the last ten to twenty seconds."""
-        began_s, began = self._before
-        elapsed_s = max(1.0, self._monotonic() - began_s)
-        received = self._received()
-        return {name: (count - began.get(name, count)) / elapsed_s for name, count in received.items()}
+        """Lines a second that each flavor took, over the last ten to twenty seconds, or since it is known."""
+        now_s, rates = self._monotonic(), dict[str, float]()
+        for name, count in self._received().items():
+            began_s, began = self._before if name in self._before[1] else self._now
+            rates[name] = (count - began.get(name, count)) / max(1.0, now_s - began_s)
+        return rates
 
     def silence_s(self) -> float | None:
         """How long ago the last line came, give or take a sample; None where none came since the start."""

@@ -53,6 +53,15 @@ def test_a_journal_that_is_being_opened_has_received_nothing_yet() -> None:
     assert clock.history.silence_s() is None
 
 
+def test_a_flavor_has_a_rate_as_soon_as_it_was_seen_once() -> None:
+    clock = Clock()
+    flavor = clock.flavor("gr", 1000)
+    clock.passes(0)
+    clock.now_s += 5
+    flavor.received_lines += 50
+    assert clock.history.rates() == {"gr": 10.0}
+
+
 def test_an_hour_is_kept_and_no_more() -> None:
     clock = Clock()
     flavor = clock.flavor("gr")
