@@ -291,6 +291,9 @@ class Bed:
         self.rollout("rollback", "--reason", "a test begins")
         if self.status():
             self.rollout("forget", "--reason", "a test begins")
+        for tenant in ("gr", "it", "other"):  # a deployment that failed leaves its server drained
+            for server in ("primary", "secondary"):
+                self.haproxy(f"set server scratchd_{tenant}/{server} state ready")
         self.wait_up("primary", "secondary")
 
     def wait_up(self, *servers: str, state: str = "UP") -> None:

@@ -126,10 +126,13 @@ def test_the_primary_killed_fails_no_request(bed: Bed, returns: bool, state: Sta
             if not returns:
                 bed.wait_up("primary", state="DOWN")
             crowd.round()
-        # The secondary answers; the legacy service, last of all, where a busy machine let that one's checks fail too.
+        # The secondary answers; where the stall is enough for a gate, the guard may send everyone back meanwhile.
         by_legacy = len({move.person for move in crowd.flipped_back()})
-        how = "started again" if returns else "for good"
-        state(f"kill -9 of the primary at 100 %, {how}, {by_legacy} visitors at legacy meanwhile", crowd.account)
+        how, now = "started again" if returns else "for good", bed.status()
+        state(
+            f"kill -9 of the primary at 100 %, {how}; {by_legacy} at legacy, {now['status']}: {now['why']}",
+            crowd.account,
+        )
         # Where a connection to a server turns out dead, HAProxy may close a visitor's too, and he asks again.
         assert not crowd.account.failed
         assert crowd.account.resets == 0
