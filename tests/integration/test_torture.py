@@ -118,7 +118,8 @@ class Torture:
             if midnight:
                 self.clock.jump()
                 self.done["midnights"] += 1
-            time.sleep(source.uniform(0, LONGEST_LIFE_S))
+            # The first one lives beyond midnight whatever the others do.
+            time.sleep(source.uniform(0, LONGEST_LIFE_S) + (BEFORE_MIDNIGHT_S if midnight and not number else 0))
             daemon.kill()
             self.clock.clean(daemon.pid)
             self.done["kills under load"] += 1

@@ -35,7 +35,7 @@ def test_a_deployed_server_listens_where_its_configuration_says_and_takes_lines(
     assert installed["flavors"] == config["flavors"]
     assert installed["http"]["listen"] == [f"{PRIMARY}:9006"]
     assert bed.primary.machine.run("stat", "--format=%U:%G %a", CONFIG).strip() == "root:scratchd 640"
-    assert bed.server_states("primary") == ["UP"] * 3
+    bed.wait_up("primary")
     assert bed.primary.machine.run("stat", "--format=%a", "/etc/credstore/scratchd.kafka-password").strip() == "600"
     played = bed.play("status")
     assert "No rollout was started" in played.output
@@ -123,7 +123,7 @@ def test_the_only_server_that_is_up_is_not_drained(bed: Bed) -> None:
         bed.wait_up("primary", state="DOWN")
         played = bed.play("deploy", ONE, status=2)
         assert "secondary is the only server that is up" in played.output
-        assert bed.server_states("secondary") == ["UP"] * 3
+        bed.wait_up("secondary")
     finally:
         bed.primary.systemctl("start", "scratchd.socket", "scratchd-admin.socket", "scratchd.service")
 
@@ -148,4 +148,4 @@ def test_another_version_is_deployed_under_load_without_a_failed_request(
     assert bed.status()["status"] == "paused"
     for server in (bed.primary, bed.secondary):
         assert version in (None, server.stats()["version"])
-    assert bed.server_states("primary") == bed.server_states("secondary") == ["UP"] * 3
+    bed.wait_up("primary", "secondary")
