@@ -50,6 +50,7 @@ class Server:
         topic: its topic, None where it sends nothing to Kafka.
         ready_s: from its start to its first answer.
         asked: requests that were answered before anything was measured: lines of theirs are there too.
+        consumer: for asking how much its topic has, None where it has none.
     """
 
     address: str
@@ -59,7 +60,7 @@ class Server:
     ready_s: float = 0.0
     asked: int = 0
     _read: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    _consumer: Consumer | None = None
+    consumer: Consumer | None = None
 
     @property
     def pid(self) -> int:
@@ -80,10 +81,10 @@ class Server:
 
     def topic_lines(self) -> int:
         """How many messages its topic has."""
-        if self._consumer is None or self.topic is None:
+        if self.consumer is None or self.topic is None:
             return 0
         try:
-            offsets = self._consumer.get_watermark_offsets(TopicPartition(self.topic, 0), timeout=10, cached=False)
+            offsets = self.consumer.get_watermark_offsets(TopicPartition(self.topic, 0), timeout=10, cached=False)
         except KafkaException:
             return 0  # a broker that has just come back does not know yet what it leads
         return offsets[1] if offsets else 0
@@ -137,7 +138,7 @@ class Contender:
             held.callback(_stop, process)
             server = Server(f"127.0.0.1:{port}", process, place / "log" if self.backends else None, topic)
             if topic:
-                server._consumer = held.enter_context(bed.consumer())  # noqa: SLF001
+                server.consumer = held.enter_context(bed.consumer())
             try:
                 wait_for(lambda: _answers(server), READY_TIMEOUT_S, f"{self.name} answers")
             except AssertionError as error:

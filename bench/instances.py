@@ -16,7 +16,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,15 +77,14 @@ def measured(made: Bed, cores: tuple[int, ...], load: Load) -> tuple[float, floa
     with instances(made, cores) as servers:
         with Connection(servers[0].address) as connection:
             connection.get("/track?begin=1", HOST)
-        time.sleep(0.3)
+        wait_for(lambda: sum(server.file_lines() for server in servers) == 1, 10, "the first line")
         cpu_s = sum(server.cpu_s() for server in servers)
         before = [server.file_lines() for server in servers]
         running = Running(made, load, servers[0].address)
         answered = running.answered().answered
         running.latency_ms()
-        deadline = time.monotonic() + 20
-        while sum(server.file_lines() for server in servers) < answered + sum(before) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        expected = answered + sum(before)
+        wait_for(lambda: sum(server.file_lines() for server in servers) >= expected, 20, "every line")
         cpu_s = sum(server.cpu_s() for server in servers) - cpu_s
         lines = [server.file_lines() - begun for server, begun in zip(servers, before, strict=True)]
     return cpu_s / answered * 1000, min(lines) / sum(lines)

@@ -230,10 +230,10 @@ class Aim(msgspec.Struct):
 
     name: str
     limit: float
-    at_least: bool
     ratio: float
     low: float
     high: float
+    at_least: bool = False
 
     @property
     def reached(self) -> bool:
@@ -255,7 +255,7 @@ def aims(samples: Samples, outages: Sequence[Outage], starts: Sequence[Start]) -
             ratios = [mine / theirs for mine, theirs in pairs if mine is not None and theirs]
             mine, theirs = figure(median(both["scratchd"])), figure(median(both[other]))
             if ratios and mine is not None and theirs:
-                yield Aim(name, limit, at_least, mine / theirs, min(ratios), max(ratios))
+                yield Aim(name, limit, at_least=at_least, ratio=mine / theirs, low=min(ratios), high=max(ratios))
 
     for query in ("typical", "heavy"):
         name = f"sustained lines/s, {query} queries, to the Go reference"
@@ -269,18 +269,19 @@ def aims(samples: Samples, outages: Sequence[Outage], starts: Sequence[Start]) -
     yield from compared("1,000 a second", "go", name, lambda figures: figures.latency_ms["p99"], 1.5, at_least=False)
     if "typical" in samples:
         peaks = [figures.peak_bytes / 1e6 for query in ("typical", "heavy") for figures in samples[query]["scratchd"]]
-        yield Aim("peak memory under full load, MB", 52, False, statistics.median(peaks), min(peaks), max(peaks))  # noqa: FBT003
+        name = "peak memory under full load, MB"
+        yield Aim(name, 52, ratio=statistics.median(peaks), low=min(peaks), high=max(peaks))
     if outages:
         grown = [outage.grown_bytes / 1e6 for outage in outages]
         name = "memory grown in 20 s of full load without Kafka, MB"
-        yield Aim(name, 3, False, statistics.median(grown), min(grown), max(grown))  # noqa: FBT003
+        yield Aim(name, 3, ratio=statistics.median(grown), low=min(grown), high=max(grown))
     if starts:
         ratios = [start.ready_s / start.imports_s for start in starts]
         ready_s, imports_s = (
             statistics.median(column) for column in zip(*map(msgspec.structs.astuple, starts), strict=True)
         )
         name = "start to the first answer, to importing trio, Hypercorn and confluent-kafka"
-        yield Aim(name, 1.5, False, ready_s / imports_s, min(ratios), max(ratios))  # noqa: FBT003
+        yield Aim(name, 1.5, ratio=ready_s / imports_s, low=min(ratios), high=max(ratios))
 
 
 def report(run: Run) -> Iterator[str]:

@@ -281,6 +281,14 @@ def _has_credentials(loaded: Config, command: str) -> bool:
     return not missing
 
 
+def _can_read_topics(loaded: Config, command: str) -> bool:
+    """Whether Kafka is configured for a tool that reads topics; says what is missing."""
+    if not loaded.kafka.bootstrap_servers:
+        print(f"scratchd {command}: kafka.bootstrap_servers is empty: there are no topics to read", file=sys.stderr)
+        return False
+    return _has_credentials(loaded, command)
+
+
 def _serve(chosen: argparse.Namespace) -> int:
     # Until the service heeds it, a reload that comes early must not end the process: it has not read anything yet.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -342,10 +350,7 @@ def _backfill(chosen: argparse.Namespace) -> int:
     loaded = _load(chosen)
     if loaded is None:
         return BAD_CONFIGURATION
-    if not loaded.kafka.bootstrap_servers:
-        print("scratchd backfill: kafka.bootstrap_servers is empty: there are no topics to read", file=sys.stderr)
-        return BAD_CONFIGURATION
-    if not _has_credentials(loaded, "backfill"):
+    if not _can_read_topics(loaded, "backfill"):
         return BAD_CONFIGURATION
     from scratchd.tools import backfill  # noqa: PLC0415 - the same
 
@@ -413,10 +418,7 @@ def _compare(chosen: argparse.Namespace) -> int:
         loaded = _load(chosen)
         if loaded is None:
             return BAD_CONFIGURATION
-        if not loaded.kafka.bootstrap_servers:
-            print("scratchd compare: kafka.bootstrap_servers is empty: there are no topics to read", file=sys.stderr)
-            return BAD_CONFIGURATION
-        if not _has_credentials(loaded, "compare"):
+        if not _can_read_topics(loaded, "compare"):
             return BAD_CONFIGURATION
     ignored = frozenset(chosen.ignore)
     order = compare.Order(old, new, chosen.legacy, ignored, chosen.strict, chosen.examples, chosen.work)

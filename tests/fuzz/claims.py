@@ -62,10 +62,10 @@ def bytewise(data: bytes) -> None:
 
 def query(data: bytes) -> None:
     """The conversion is that of the URL standard, word for word, and one JSON object in a line."""
-    parameters = _url_decoded(data)
+    parameters = url_decoded(data)
     for repeated in get_args(Repeated):
         converted = to_json(data, repeated)
-        assert converted == _serialised(parameters, repeated), (repeated, converted)
+        assert converted == serialised(parameters, repeated), (repeated, converted)
         assert b"\n" not in converted
         json.loads(converted.decode())
 
@@ -137,7 +137,8 @@ def _told(answered: tuple[bytes, str, bool]) -> tuple[list[bytes], str, bool]:
     return [line if line[:9] == b"not_found" else line.partition(b":")[0] for line in lines], unusual, ended
 
 
-def _url_decoded(data: bytes) -> list[tuple[str, str]]:
+def url_decoded(data: bytes) -> list[tuple[str, str]]:
+    """The names and values as the URL standard's parser finds them, word for word, which takes bytes."""
     found = []
     for piece in data.split(b"&"):
         if piece:
@@ -160,7 +161,8 @@ def _percent_decoded(escaped: bytes) -> str:
     return output.decode("utf-8", "replace")
 
 
-def _serialised(parameters: list[tuple[str, str]], repeated: str) -> bytes:
+def serialised(parameters: list[tuple[str, str]], repeated: Repeated) -> bytes:
+    """The object that is made of names and values, by the standard library."""
     collected: dict[str, list[str]] = {}
     for name, value in parameters:
         collected.setdefault(name, []).append(value)
@@ -169,5 +171,5 @@ def _serialised(parameters: list[tuple[str, str]], repeated: str) -> bytes:
         if repeated == "list":
             chosen[name] = values if len(values) > 1 else values[0]
         else:
-            chosen[name] = values[0 if repeated == "first" else -1]
+            chosen[name] = values[{"first": 0, "last": -1}[repeated]]
     return json.dumps(chosen, ensure_ascii=False, separators=(",", ":")).encode()

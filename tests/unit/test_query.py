@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import string
 import urllib.parse
 from pathlib import Path
 from typing import get_args
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from claims import serialised, url_decoded
 from scratchd.query import Limits, Repeated, count_parameters, to_json
 from scratchd.refusal import Reason
 
@@ -62,44 +62,6 @@ def by_standard_library(query: bytes) -> list[tuple[str, str]]:
     """The names and values as the standard library finds them, which takes text."""
     text = "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in query)
     return urllib.parse.parse_qsl(text, keep_blank_values=True, errors="replace", separator="&")
-
-
-def word_for_word(query: bytes) -> list[tuple[str, str]]:
-    """The names and values as the URL standard's parser finds them, which takes bytes."""
-    found = []
-    for piece in query.split(b"&"):
-        if piece:
-            name, _, value = piece.replace(b"+", b" ").partition(b"=")
-            found.append((_percent_decoded(name), _percent_decoded(value)))
-    return found
-
-
-def _percent_decoded(escaped: bytes) -> str:
-    output = bytearray()
-    index = 0
-    while index < len(escaped):
-        digits = escaped[index + 1 : index + 3]
-        if escaped[index : index + 1] == b"%" and len(digits) == 2 and set(digits) <= set(string.hexdigits.encode()):
-            output.append(int(digits, 16))
-            index += 3
-        else:
-            output.append(escaped[index])
-            index += 1
-    return output.decode("utf-8", "replace")
-
-
-def serialised(parameters: list[tuple[str, str]], repeated: Repeated) -> bytes:
-    """The object that is made of names and values, by the standard library."""
-    collected: dict[str, list[str]] = {}
-    for name, value in parameters:
-        collected.setdefault(name, []).append(value)
-    chosen: dict[str, str | list[str]] = {}
-    for name, values in collected.items():
-        if repeated == "list":
-            chosen[name] = values if len(values) > 1 else values[0]
-        else:
-            chosen[name] = values[{"first": 0, "last": -1}[repeated]]
-    return json.dumps(chosen, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize(
@@ -181,7 +143,7 @@ def test_query_at_a_limit_passes(query: bytes) -> None:
 @settings(max_examples=500, deadline=None)
 def test_equals_both_the_standard_and_the_standard_librarys_conversion(query: bytes, repeated: Repeated) -> None:
     converted = to_json(query, repeated)
-    assert converted == serialised(word_for_word(query), repeated)
+    assert converted == serialised(url_decoded(query), repeated)
     assert converted == serialised(by_standard_library(query), repeated)
 
 
@@ -190,7 +152,7 @@ def test_equals_both_the_standard_and_the_standard_librarys_conversion(query: by
 def test_any_byte_is_itself_raw_and_escaped_in_name_and_value(byte: int, repeated: Repeated) -> None:
     for text in (bytes([byte]), b"%%%02x" % byte, b"%%%02X" % byte):
         for query in (b"a%sb=c%sd&e=f%%41" % (text, text), b"a=%" + text, b"a=%4" + text, b"a=%" + text + b"41&b=%4"):
-            assert to_json(query, repeated) == serialised(word_for_word(query), repeated)
+            assert to_json(query, repeated) == serialised(url_decoded(query), repeated)
 
 
 # Every way in which a sequence is cut short or goes wrong: one byte of each kind that the UTF-8 decoder tells apart.
