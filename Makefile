@@ -33,7 +33,7 @@ run: .venv/.run ## try it: files only, below ./var, http://127.0.0.1:9006
 	@echo "Configuration:   var/quickstart.json          Stop: Ctrl-C"
 	@exec $(BIN)/python -m scratchd serve --config var/quickstart.json
 
-check: .venv/.dev lint ## lint, types and unit tests: under a minute
+check: .venv/.dev lint ## lint, types and unit tests: a minute or two
 	$(BIN)/pytest -q $(PARALLEL) tests/unit
 
 lint: .venv/.dev

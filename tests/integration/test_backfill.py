@@ -160,7 +160,7 @@ def test_a_gap_whose_log_file_is_gone_says_so(daemon: Daemon, kafka: Broker, top
     (path,) = daemon.file_paths("gr")
     moved = path.rename(path.with_suffix(".moved"))
     send(daemon, range(90, 91))
-    daemon.wait_for(path.exists, what="the path is begun anew")
+    daemon.wait_drained()  # the path is begun anew, and it is recorded where
     said = scratchd(daemon, "backfill", "--to", "kafka", status=1)
     assert f"{missed} lines cannot be filled" in said
     assert "no log file that scratchd knows" in said

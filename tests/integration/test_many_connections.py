@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,10 +80,7 @@ def test_ten_thousand_connections_cost_little_and_keep_nobody_waiting(start_daem
 
 
 def test_running_out_of_descriptors_is_survived(start_daemon: Callable[..., Daemon]) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (160, limits[1]))
-    daemon = start_daemon()
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    daemon = start_daemon(python=("prlimit", "--nofile=160:", sys.executable))
     with contextlib.ExitStack() as opened:
         established = [opened.enter_context(daemon.connect()) for _ in range(20)]
         for connection in established:
