@@ -119,7 +119,7 @@ def _on_kafka(config: Config) -> Iterator[str]:
                 f"flavors: the topics {shown(other)} and {shown(topic)} differ only in . and _: "
                 "a Kafka broker refuses to create the second one"
             )
-    for text in librdkafka.examine(properties).warnings:
+    for text in librdkafka.examine(properties).warnings if properties else ():
         yield f"kafka.librdkafka: librdkafka warns: {text}"
 
 

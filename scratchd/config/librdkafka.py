@@ -3,11 +3,13 @@
 Owns `kafka.librdkafka`; it is the only module of the configuration that touches confluent_kafka, which is untyped and
 takes a tenth of a second to import, so that happens only when there is something to validate. It connects to nobody:
 a producer without `bootstrap.servers` parses, checks and combines its properties, knows no broker and is dropped.
-(Two mechanisms of SASL would not wait for a broker; `_passive` holds them back.)
+(Two mechanisms of SASL would not wait for a broker; `_passive` holds them back.) Nobody waits for the dropping:
+librdkafka 2.8 takes a second for it when its threads have only just begun.
 
 librdkafka stops at its first objection. To hear them all, each property is first offered alone: an objection to its
-name or value is then surely its own (an alias is answered in its main name's terms, so the text does not tell). Those
-that pass are offered together, where an objection to a combination, a certificate or a mechanism comes up.
+name or value is then surely its own (an alias is answered in its main name's terms, so the text does not tell). Along
+goes a combination that is always refused, so no thread is started: names and values are looked at first. Those that
+pass are offered together, where an objection to a combination, a certificate or a mechanism comes up.
 
 A credential that is unresolved (`scratchd.config.credentials`) is offered as a placeholder, so everything else is
 validated as ever. What a placeholder cannot stand for is left out: a key pair of which a part is not there.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -207,7 +210,7 @@ def examine(properties: Mapping[str, Value | Credential]) -> Verdict:
     errors = []
     accepted: dict[str, Value] = {}
     for name, value in offered.items():
-        objection, _ = _offer(_passive(settings({name: value})), conceal)
+        objection, _ = _offer({**_passive(settings({name: value})), **_REFUSED_COMBINATION}, conceal)
         if objection is None or objection.startswith(_COMBINED):
             accepted[name] = value
         elif name not in resolved.missing or objection.startswith(_UNKNOWN):
@@ -241,6 +244,9 @@ def _without_placeholders(properties: Mapping[str, Value], missing: Collection[s
 
 _COMBINED = "Failed to create producer: "
 """Begins an objection that came up only when all properties were taken and the producer was being built."""
+
+_REFUSED_COMBINATION: Mapping[str, Value] = {"enable.idempotence": True, "max.in.flight": 6}
+"""Each is valid, and five is the most that an idempotent producer may have in flight."""
 
 _UNKNOWN = "No such"
 """Begins an objection to a name."""
@@ -287,4 +293,8 @@ def _offer(properties: Mapping[str, Value], conceal: Concealment) -> tuple[str |
     except (TypeError, ValueError) as error:
         return conceal(str(error)), []
     producer.poll(0)  # serves the log
+    held = [producer]
+    del producer
+    # A daemon: the process does not wait for it either.
+    threading.Thread(target=held.clear, name="librdkafka-dropped", daemon=True).start()
     return None, [conceal(text) for text in warnings.texts]

@@ -153,7 +153,7 @@ def _check_librdkafka(config: Config, report: Report) -> None:
             hidden = librdkafka.is_secret(name) or isinstance(value, Credential)
             text = shown("..." if hidden else value)
             report.add(join("kafka.librdkafka", name), f"{text} cannot be set: {reason}")
-    if config.kafka.enabled or properties:
+    if properties:
         for name, objection in librdkafka.examine(properties).errors:
             path = join("kafka.librdkafka", name) if name else "kafka.librdkafka"
             report.add(path, f"librdkafka refuses it: {objection}")
