@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from daemon import SOURCE
 from deadline import wait_for
 from deb import built
+from guide import commands
 from installed import CONFIG, Installed
 from machine import Machine
 
-
-def commands(heading: str) -> list[str]:
-    """The shell commands below a heading, up to the next heading, block by block."""
-    guide = (SOURCE / "docs/install.md").read_text(encoding="utf-8")
-    (chapter,) = re.findall(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", guide, re.MULTILINE | re.DOTALL)
-    return [
-        re.sub(r"^ {3}", "", block, flags=re.MULTILINE) for block in re.findall(r"```sh\n(.*?)```", chapter, re.DOTALL)
-    ]
+PAGE = "install.md"
 
 
 def test_a_local_deb_as_the_guide_says(
@@ -31,13 +23,13 @@ def test_a_local_deb_as_the_guide_says(
     machine = fresh.machine
     machine.write(f"/root/{package.name}", package.read_bytes())
 
-    install, look = commands("Install a local .deb")
+    install, look = commands(PAGE, "Install a local .deb")
     machine.sh(without_network(install))
     said = machine.sh(look)
     assert "\n200\n" in said
     assert '{"foo":"bar"}\n' in said
 
-    check, listen = commands("Make it yours")
+    check, listen = commands(PAGE, "Make it yours")
     assert "OK\n" in machine.sh(check)
     machine.sh(listen)
     assert fresh.get("/track?after=editing").status == 200
@@ -45,7 +37,7 @@ def test_a_local_deb_as_the_guide_says(
 
     for name, heading in (("scratchd-rollout", "The edge"), ("scratchd-monitoring", "Alerts and dashboards")):
         machine.write(f"/root/{built(name).name}", built(name).read_bytes())
-        (install,) = commands(heading)
+        (install,) = commands(PAGE, heading)
         machine.sh(without_network(install))
 
     good = machine.path(CONFIG).read_text()
@@ -53,11 +45,11 @@ def test_a_local_deb_as_the_guide_says(
     with pytest.raises(AssertionError, match="goes on running as it was"):
         fresh.install(newer_package)
     fresh.configure(good)
-    (configure,) = commands("Upgrade")
+    (configure,) = commands(PAGE, "Upgrade")
     machine.sh(configure)
     assert fresh.stats()["version"] == newer_package.name.split("_")[1].partition("-")[0]
 
-    (remove,) = commands("Remove")
+    (remove,) = commands(PAGE, "Remove")
     machine.sh(remove)
     assert not machine.path("/var/log/scratchd").exists()
     assert machine.attempt("dpkg", "--status", "python3-trio").returncode != 0
@@ -72,13 +64,13 @@ def test_a_repository_as_the_guide_says(
     machine.write(f"/root/{package.name}", package.read_bytes())
     machine.sh("echo 127.0.0.1 apt.example.net >> /etc/hosts")
 
-    prepare, add = commands("On the machine that holds it")
+    prepare, add = commands(PAGE, "On the machine that holds it")
     machine.sh(without_network(prepare))
     assert "trixie|main|amd64: scratchd" in machine.sh(add)
     machine.run("systemd-run", "--unit=web", "python3", "-m", "http.server", "--directory=/srv/apt", "80")
     wait_for(lambda: machine.attempt("ss", "-Hltn", "sport = :80").stdout, 10, "the web server")
 
-    (use,) = commands("On each machine")
+    (use,) = commands(PAGE, "On each machine")
     machine.sh(without_network(use))
     assert client.get("/track?from=repository").status == 200
 
