@@ -25,6 +25,7 @@ from scratchd.config import Journal
 from scratchd.flavors import Flavors
 from scratchd.journal import cursor as journal_cursor
 from scratchd.journal.flavor import FlavorJournal, Limits
+from scratchd.journal.recovery import NewerJournalError
 from scratchd.journal.writer import Writer
 from scratchd.log import Log
 from scratchd.stats import FlavorStats, Stats
@@ -175,7 +176,7 @@ class Tenants:
 
         Raises:
             ComebackError: one is still being drained, to other backends.
-            OSError: one cannot be opened.
+            OSError, NewerJournalError: one cannot be opened.
         """
         names = list(self._backends)
         for flavor in flavors:
@@ -189,7 +190,7 @@ class Tenants:
             for flavor in (flavor for flavor in flavors if flavor.name not in self._tenants):
                 tenant = await self._open(flavor.name, names, flavor.quota_bytes, takes_lines=True)
                 added.append(tenant)
-        except OSError:
+        except (OSError, NewerJournalError):
             await self.discard(added)
             raise
         return added

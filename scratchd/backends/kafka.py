@@ -254,11 +254,11 @@ class _KafkaOutlet:
             self._again += [(sequence, frame) for sequence, frame, _, _ in lines]
 
     async def _wait(self) -> None:
-        """Returns after the next delivery report."""
+        """Returns after the next delivery report; there must be one to come."""
         self._raise_failure()
-        if self._rows_bytes > MOST_ROWS_BYTES:
-            await self._keep_rows()
         self._reported = trio.Event()
+        if self._rows_bytes > MOST_ROWS_BYTES:
+            await self._keep_rows()  # the report may come meanwhile
         await self._reported.wait()
         self._raise_failure()
 

@@ -160,13 +160,17 @@ class Producer:
         """Replaces a producer that failed for good.
 
         Raises:
-            BackendError: reports of it are still awaited.
+            BackendError: reports of it are still awaited, or another cannot be made, e.g. for want of a certificate.
         """
         if self.fatal is None:
             return
         if self.awaited:
             raise self.fatal
-        old, self._producer = self._producer, self._make(self._settings, logger=self._library_logger)
+        try:
+            new = self._make(self._settings, logger=self._library_logger)
+        except KafkaException as exception:
+            raise failure(exception.args[0], _ABOUT_BROKERS) from exception
+        old, self._producer = self._producer, new
         self.fatal = None
         await trio.to_thread.run_sync(_drop, [old])
         del old

@@ -1,7 +1,7 @@
 """Lookouts: where the canary's lines are looked for. Blocking, each for a thread of its own; a look lasts a moment.
 
 Both look as a consumer would: at the log file's name, whoever wrote it, and at the topic with a consumer's own
-connection. What was there before they were opened is not looked at.
+connection. What was there before they were opened first is not looked at.
 """
 
 from __future__ import annotations
@@ -126,14 +126,20 @@ class FileLookout:
         return data[:whole].splitlines()
 
 
-@contextmanager
-def file_opened(pattern: str, today: Callable[[], datetime.date]) -> Iterator[Lookout]:
-    """A lookout for a flavor's files."""
-    try:
-        lookout = FileLookout(pattern, today)
-    except OSError as error:
-        raise LookoutError(f"{error.filename or pattern}: {error.strerror}") from error
-    yield lookout
+def file_opener(pattern: str, today: Callable[[], datetime.date]) -> Opener:
+    """What opens a lookout for a flavor's files: the same one each time, so that it finds what came in between."""
+    kept: list[FileLookout] = []
+
+    @contextmanager
+    def opened() -> Iterator[Lookout]:
+        if not kept:
+            try:
+                kept.append(FileLookout(pattern, today))
+            except OSError as error:
+                raise LookoutError(f"{error.filename or pattern}: {error.strerror}") from error
+        yield kept[0]
+
+    return opened
 
 
 class _TopicLookout:
@@ -173,7 +179,10 @@ def topic_opened(kafka: Kafka, topic: str, since_ms: int) -> Iterator[Lookout]:
     except CredentialError as error:
         raise LookoutError(str(error)) from error
     servers = {"bootstrap.servers": kafka.bootstrap_servers, "auto.offset.reset": "latest"}
-    consumer = Consumer({**settings, **servers}, logger=logger)
+    try:
+        consumer = Consumer({**settings, **servers}, logger=logger)
+    except KafkaException as exception:  # e.g. a certificate that is being replaced
+        raise LookoutError(f"topic {topic}: {exception.args[0].str()}") from exception
     try:
         try:
             found = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]

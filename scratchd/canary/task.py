@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from scratchd.canary.leg import Leg
-from scratchd.canary.lookout import Opener, file_opened, keep_looking, topic_opened
+from scratchd.canary.lookout import Opener, file_opener, keep_looking, topic_opened
 from scratchd.config import Canary as Section
 from scratchd.config import Config
 from scratchd.flavors import Flavors
@@ -146,7 +146,7 @@ class Canary:
     def _openers(self, plan: Plan) -> Mapping[str, Opener]:
         openers: dict[str, Opener] = {}
         if plan.pattern is not None:
-            openers["file"] = partial(file_opened, plan.pattern, self._today)
+            openers["file"] = file_opener(plan.pattern, self._today)
         if plan.topic is not None:
             openers["kafka"] = partial(topic_opened, self._config.kafka, plan.topic, self._clock_ms())
         return openers

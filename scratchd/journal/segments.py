@@ -210,12 +210,10 @@ class Segments:
         self, first_sequence: int, epoch: str, frames: Iterable[Frame], *, durably: bool
     ) -> tuple[Segment, int]:
         """A new segment file with a head and `frames`, and its descriptor; none is left behind by a failure."""
-        attempts = [s.name.attempt for s in self._segments if s.name.first_sequence == first_sequence]
-        name = SegmentName(first_sequence, max(attempts, default=-1) + 1, epoch)
         again = (frame(f.lines(), f.first_sequence, f.time_ms, f.date) for f in frames)
         data = b"".join([segment_head(first_sequence, epoch), *again])
+        name, fd = self._open_new(first_sequence, epoch)
         path = self.directory / str(name)
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             write_whole(fd, data)
             if durably:
@@ -227,6 +225,17 @@ class Segments:
                 path.unlink()
             raise
         return Segment(name, len(data)), fd
+
+    def _open_new(self, first_sequence: int, epoch: str) -> tuple[SegmentName, int]:
+        """A file of a name that nobody has had: a disk that fails may keep what was to be unlinked."""
+        attempts = [s.name.attempt for s in self._segments if s.name.first_sequence == first_sequence]
+        attempt = max(attempts, default=-1) + 1
+        while True:
+            name = SegmentName(first_sequence, attempt, epoch)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with contextlib.suppress(FileExistsError):
+                return name, os.open(self.directory / str(name), flags, 0o640)
+            attempt += 1
 
     def _truncate_back(self) -> None:
         """Cuts what stands behind the last whole frame."""

@@ -223,7 +223,7 @@ class Writer:
 
     async def _sync_descriptors(self) -> None:
         sequence, ended = self.next_sequence, list(self._segments.unsynced)
-        names, self._segments.names_unsynced = self._segments.names_unsynced, False
+        names, self._segments.names_unsynced = self._segments.names_unsynced, False  # more may come meanwhile
         # An ended segment's descriptor is closed below and nowhere else, so none is closed under the thread.
         descriptors = [fd for fd, _ in ended] + ([self._segments.fd] if self._segments.fd >= 0 else [])
 
@@ -237,6 +237,9 @@ class Writer:
 
         try:
             took_s = await trio.to_thread.run_sync(work, limiter=self._limiter)
+        except trio.Cancelled:  # before the thread began
+            self._segments.names_unsynced |= names
+            raise
         except OSError as error:
             self._totals.sync_errors += 1
             self._log.error(

@@ -69,6 +69,7 @@ class Broker:
         self.statistics: list[str] = []
         self.purged = 0
         self.probes = 0
+        self.unmakeable: KafkaException | None = None
 
     def report(self, *numbers: int) -> None:
         """Reports on these messages, in this order: delivered, or with the error planned."""
@@ -93,6 +94,8 @@ class StandIn:
 
     def __init__(self, settings: dict[str, Any], *, logger: object) -> None:
         assert logger is not None
+        if self.broker.unmakeable:
+            raise self.broker.unmakeable
         self._settings = settings
         self.broker.producers.append(settings)
 
@@ -490,6 +493,32 @@ async def test_a_disk_too_full_to_set_aside_is_waited_for(bench: Bench, monkeypa
     assert bench.stats.feeds["kafka"].set_aside_lines == 1
 
 
+async def test_a_report_that_comes_while_rows_are_kept_is_not_missed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_module, "MOST_ROWS_BYTES", 1)
+    monkeypatch.setattr(kafka_module, "MOST_IN_FLIGHT_LINES", 1)
+    fdatasync, syncing, let_go = os.fdatasync, threading.Event(), threading.Event()
+
+    def stand_in(fd: int) -> None:
+        if Path(f"/proc/self/fd/{fd}").readlink().match(SET_ASIDE):
+            syncing.set()
+            let_go.wait(5)
+        fdatasync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", stand_in)
+    async with bench.running():
+        bench.broker.refused = {0: KafkaException(TOO_LARGE)}
+        bench.append(3)
+        await until(syncing.is_set)  # the second is in flight, the third waits for it
+        assert bench.broker.numbers == [1]
+        bench.broker.report(1)
+        let_go.set()
+        await until(lambda: bench.broker.numbers == [2])
+        bench.broker.answers = True
+    assert [message.number for message in bench.broker.delivered] == [1, 2]
+
+
 async def test_gaps_count_in_the_prefix(bench: Bench) -> None:
     bench.broker.answers = True
     async with bench.running():
@@ -527,6 +556,17 @@ async def test_after_a_fatal_error_there_is_a_new_producer(bench: Bench) -> None
         bench.broker.errors = {}
         bench.broker.answers = True
     assert [message.number for message in bench.broker.delivered] == [0, 1]
+
+
+async def test_a_new_producer_that_cannot_be_made_is_tried_again(bench: Bench) -> None:
+    async with bench.running():
+        bench.broker.to_report = [KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "out of order", fatal=True)]
+        bench.broker.unmakeable = KafkaException(KafkaError(KafkaError._INVALID_ARG, "ssl.ca.location failed"))  # noqa: SLF001
+        bench.append(1)
+        await until(lambda: bench.errors.errors["invalid_arg"] > 1)
+        bench.broker.unmakeable = None
+        bench.broker.answers = True
+    assert [message.number for message in bench.broker.delivered] == [0]
 
 
 async def test_a_full_queue_is_waited_for(bench: Bench) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from scratchd.canary import lookout as lookout_module
 from scratchd.canary.beacon import PARAMETER, Target
-from scratchd.canary.lookout import FileLookout, Lookout, LookoutError, file_opened, keep_looking
-from scratchd.config import Config, File, Flavor
+from scratchd.canary.lookout import FileLookout, Lookout, LookoutError, file_opener, keep_looking, topic_opened
+from scratchd.config import Config, File, Flavor, Kafka
+from scratchd.config.credentials import Credential, Value
 
 DAY = datetime.date(2026, 11, 23)
 
@@ -141,7 +142,27 @@ def test_a_place_that_fails_is_opened_again_until_it_is_over() -> None:
 def test_nothing_is_looked_at_when_it_is_over_from_the_start(tmp_path: Path) -> None:
     over = threading.Event()
     over.set()
-    keep_looking(lambda: file_opened(f"{tmp_path}/{{date}}", lambda: DAY), over, lambda _lines, _error: None)
+    keep_looking(file_opener(f"{tmp_path}/{{date}}", lambda: DAY), over, lambda _lines, _error: None)
+
+
+def test_what_comes_while_a_place_fails_is_seen_at_its_next_opening(tmp_path: Path, path: Path) -> None:
+    opener = file_opener(f"{tmp_path}/{{date}}.log", lambda: DAY)
+    append(path, b"before\n")
+    with opener() as looking:
+        assert looking.look() == []
+    append(path, b"a\n")
+    with opener() as looking:
+        assert looking.look() == [b"a"]
+
+
+def test_a_consumer_that_cannot_be_made_is_a_place_that_fails(tmp_path: Path) -> None:
+    missing: dict[str, Value | Credential] = {
+        "security.protocol": "ssl",
+        "ssl.ca.location": str(tmp_path / "missing.pem"),
+    }
+    kafka = Kafka(enabled=True, bootstrap_servers="127.0.0.1:1", librdkafka=missing)
+    with pytest.raises(LookoutError, match=r"^topic t: .*ssl.ca.location"), topic_opened(kafka, "t", 0):
+        pass
 
 
 RUN = "0123456789abcdef"

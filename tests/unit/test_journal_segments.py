@@ -411,6 +411,29 @@ def test_a_rewrite_that_fails_leaves_everything_as_it_was(bench: Bench, monkeypa
     assert bench.pieces() == singles(0, FITTING + 2)
 
 
+def test_a_rewrite_that_could_not_even_remove_its_file_takes_the_next_name(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.append(3)
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fails)
+        patch.setattr(Path, "unlink", fails)
+        with pytest.raises(OSError, match="Read-only"):
+            bench.segments.rewrite(1, EPOCH)
+    assert bench.on_disk() == [0, 1]
+    bench.segments.rewrite(1, EPOCH)()
+    assert bench.on_disk() == [0, 1, 1]
+    bench.append()
+    assert bench.pieces() == singles(0, 4)
+    bench.close()
+    bench.segments = bench.opened()
+    assert bench.pieces() == singles(0, 4)
+
+
 def test_appending_goes_on_where_the_last_segment_had_nothing_to_rewrite(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

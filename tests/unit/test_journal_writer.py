@@ -467,3 +467,19 @@ async def test_a_closed_segment_is_on_disk(open_journal: OpenJournal, disk: Disk
     disk.syncs = 0
     await journal.writer.close()
     assert disk.syncs == 1
+
+
+async def test_a_stop_while_a_sync_waits_its_turn_syncs_names_too(
+    open_journal: OpenJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names_synced: list[Path] = []
+    monkeypatch.setattr(writer_module, "sync_directory", names_synced.append)
+    journal = open_journal()
+    journal.writer.append([b"{}"], 0, DATE)
+    with trio.CancelScope() as stop:
+        stop.cancel()
+        await journal.writer.sync()
+    assert stop.cancelled_caught
+    assert names_synced == []
+    await journal.writer.close()
+    assert names_synced == [journal.directory]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,10 +18,13 @@ from scratchd.backends.fake import FakeBackend
 from scratchd.config import Config, File, Flavor, Journal, Kafka
 from scratchd.destinations import Destinations
 from scratchd.flavors import Flavors
+from scratchd.journal.format import SegmentName, segment_head
+from scratchd.journal.recovery import NewerJournalError
 from scratchd.stats import BackendStats, Stats
 from scratchd.tenants import ComebackError, Tenants
 
 DAY = datetime.date(2026, 11, 23)
+EPOCH = "0b3f2f6e-7c3a-4f6e-9d1b-2f6e7c3a4f6e"
 SECTION = Journal(segment_bytes=1 << 16, quota_bytes=1 << 18, sync="none")
 
 
@@ -71,6 +77,19 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path)
+
+
+def later_head() -> bytes:
+    """A segment's head as a later version would write it."""
+    head = segment_head(0, EPOCH)
+    head = head[:7] + bytes([head[7] + 1]) + head[8:36]
+    return head + struct.pack("<I", zlib.crc32(head))
+
+
+def open_below(directory: Path) -> list[str]:
+    """The files below a directory that this process has open."""
+    names = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+    return [name for name in names if name.startswith(str(directory))]
 
 
 async def until(condition: object) -> None:
@@ -154,6 +173,15 @@ async def test_one_journal_that_cannot_be_opened_leaves_all_as_it_was(house: Hou
         await house.change("gr", "cy", "tr")
         house.append("cy", "1")
     assert house.received("cy") == ["1"]
+
+
+async def test_a_journal_of_a_later_version_leaves_none_open(house: House, tmp_path: Path) -> None:
+    async with house.running("gr"):
+        (tmp_path / "tr").mkdir()
+        (tmp_path / "tr" / str(SegmentName(0, 0, EPOCH))).write_bytes(later_head())
+        with pytest.raises(NewerJournalError):
+            await house.change("gr", "cy", "tr")
+        assert open_below(tmp_path / "cy") == []
 
 
 async def test_a_flavor_drained_to_fewer_backends_cannot_come_back_before_that(tmp_path: Path) -> None:
