@@ -184,6 +184,7 @@ def _lines(path: Path, audience: Audience) -> Iterator[str | None]:
                 if (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino):
                     if now.st_size < file.tell():  # truncated in its place
                         file.seek(0)
+                        torn = b""  # its end is gone with the rest
                 elif now.st_size and not file.peek():  # who writes has gone over to the new one
                     held.close()
                     file, torn = held.enter_context(path.open("rb")), b""

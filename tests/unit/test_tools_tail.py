@@ -69,9 +69,11 @@ class Impatient(io.StringIO):
         self._writing = writing
 
     def fileno(self) -> int:
+        """Looked at, not written to."""
         return self._writing
 
     def flush(self) -> None:
+        """Something was shown."""
         self.flushes += 1
         if self.flushes == 1:
             os.close(self._reading)
@@ -305,6 +307,26 @@ def test_refusals_of_a_file_end_when_who_reads_them_leaves(tmp_path: Path, impat
     with pytest.raises(BrokenPipeError):
         refusals.run(log, "", 10, Palette(on=False), impatient)
     assert impatient.getvalue() == "a b\n"
+
+
+def test_a_log_that_is_truncated_within_a_line_begins_anew(tmp_path: Path) -> None:
+    """As logrotate's copytruncate does it."""
+    log = tmp_path / "log"
+    log.write_text("http: request refused reason=a why=b\nhttp: request refused reason=x not_logged=7 why=")
+    reading, writing = os.pipe()
+
+    class Rotating(Impatient):
+        def flush(self) -> None:
+            if "c d" in self.getvalue():
+                super().flush()
+            else:
+                log.write_text("http: request refused reason=c why=d\n")
+
+    out = Rotating(reading, writing)
+    with pytest.raises(BrokenPipeError):
+        refusals.run(log, "", 10, Palette(on=False), out)
+    os.close(writing)
+    assert out.getvalue() == "a b\nc d\n"
 
 
 def test_refusals_of_a_pipe_end_when_who_reads_them_leaves(
