@@ -158,7 +158,7 @@ def _ledger(document: Document) -> list[Figure]:
 def _gaps(document: Document) -> list[Figure]:
     figures = []
     for backend, found in document.stats["backends"].items():
-        lines = document.grown[f"{backend}_gap_lines"]
+        lines = sum(lines for name, lines in document.grown.items() if name.startswith(f"{backend}_gap_lines of "))
         words = f"{backend} has lost {lines:,} lines within the hour ({found['gap_lines']:,} in all)"
         figures.append(Figure(f"{backend}_new_gap_lines", lines, "", words))
     return figures
@@ -288,7 +288,13 @@ def _ranges(given: Sequence[str], names: Sequence[str], defaults: dict[str, str 
 def _asked(address: str, timeout_s: float) -> Document:
     found = stats(address, timeout_s)
     counters = {name: found["journal"][name] for name in ("sync_errors", "corrupt_lines", "append_errors")}
-    counters |= {f"{name}_gap_lines": backend["gap_lines"] for name, backend in found["backends"].items()}
+    # Not the backend's own sum: see growth.py.
+    counters |= {
+        f"{backend}_gap_lines of {flavor}": figures[backend]["gap_lines"]
+        for flavor, figures in found["flavors"].items()
+        for backend in found["backends"]
+        if backend in figures
+    }
     try:
         return Document(found, growth.grown(address, counters, time.time()))
     except OSError as error:

@@ -39,8 +39,8 @@ WELL: dict[str, Any] = {
         name: {
             "takes_lines": True,
             "quota_full_in_s": None,
-            "file": {"state": "running"},
-            "kafka": {"state": "running"},
+            "file": {"state": "running", "gap_lines": 0},
+            "kafka": {"state": "running", "gap_lines": 5 if name == "gr" else 2},
         }
         for name in ("gr", "tr")
     },
@@ -143,9 +143,23 @@ def test_the_worst_is_told_first(checked: Checked) -> None:
 
 def test_gaps_warn_when_they_are_new(checked: Checked) -> None:
     assert checked({})[0] == 0
-    status, words, data = checked({"backends.kafka.gap_lines": 1207})
+    status, words, data = checked({"backends.kafka.gap_lines": 1207, "flavors.gr.kafka.gap_lines": 1205})
     assert (status, words) == (1, "SCRATCHD WARNING - kafka has lost 1,200 lines within the hour (1,207 in all)")
     assert data["kafka_new_gap_lines"] == "1200;0;;0"
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        {"flavors": {"gr": WELL["flavors"]["gr"]}, "backends.kafka.gap_lines": 5},
+        {"flavors": {}, "backends.kafka.gap_lines": 0},
+        {"flavors": {}, "backends": {}},
+    ],
+    ids=["a removed flavor is forgotten and comes back", "a start, no journal opened yet", "a start, no backend yet"],
+)
+def test_flavors_that_go_and_come_are_no_gap(checked: Checked, passing: dict[str, Any]) -> None:
+    assert [checked(changes)[0] for changes in ({}, passing, {}, {})] == [0, 0, 0, 0]
+    assert checked({"flavors.tr.kafka.gap_lines": 3})[1].startswith("SCRATCHD WARNING - kafka has lost 1 lines")
 
 
 def test_a_failed_sync_warns(checked: Checked) -> None:
