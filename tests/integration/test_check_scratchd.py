@@ -192,6 +192,7 @@ def test_a_quota_that_is_reached_is_critical_and_its_gap_is_seen(
     check("-p", port(daemon))
     with Client(daemon.address, "any.test", pad=400):
         daemon.wait_for(lambda: daemon.stats()["backends"]["file"]["gap_lines"], 20, "a gap")
+        wait_for(lambda: check("-p", port(daemon), "-C", "full")[0] == 2, 10, "the outlook")
         status, words = check("-p", port(daemon))
     assert status == 2
     assert re.search("gr reaches its quota in .*file has lost [0-9,]+ lines within the hour", words)
