@@ -135,6 +135,43 @@ def test_a_state_and_its_words(checked: Checked, changes: dict[str, Any], status
     assert checked(changes)[:2] == (status, f"SCRATCHD {('OK', 'WARNING', 'CRITICAL')[status]} - {words}")
 
 
+CANARY: dict[str, Any] = {
+    "beacons": 9,
+    "answer": {"delay_s": 0.1, "failures": 0, "last_success_at": "2026-11-23T13:59:58.000Z"},
+    "backends": {
+        name: {"delay_s": 0.3, "failures": 0, "last_success_at": "2026-11-23T13:59:58.000Z"}
+        for name in ("file", "kafka")
+    },
+    "last_error": None,
+}
+UNANSWERED = {"at": "2026-11-23T13:59:30.000Z", "where": "answer", "message": "connection refused"}
+NOT_FOUND = {**UNANSWERED, "where": "kafka", "message": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({}, 0, "scratchd 1.2.3: .*"),
+        ({"answer.last_success_at": "2026-11-23T13:58:59.000Z"}, 1, "no beacon of the canary was answered for 61 s"),
+        (
+            {"answer.last_success_at": "2026-11-23T13:50:00.000Z", "last_error": UNANSWERED},
+            2,
+            "no beacon of the canary was answered for 10 min: connection refused",
+        ),
+        ({"answer.last_success_at": None, "answer.failures": 1}, 2, "no beacon of the canary was answered for 2 h"),
+        ({"answer.last_success_at": None, "answer.delay_s": None, "backends.file.delay_s": None}, 0, "scratchd .*"),
+        ({"backends.kafka.delay_s": 301.5, "last_error": NOT_FOUND}, 1, "the canary is found in kafka after 5 min"),
+    ],
+    ids=["well", "missed", "unanswered", "never answered", "not sent yet", "late"],
+)
+def test_a_canary_and_its_words(checked: Checked, changes: dict[str, Any], status: int, words: str) -> None:
+    canary = {"canary": copy.deepcopy(CANARY)}
+    found, said, data = checked(canary | {f"canary.{path}": value for path, value in changes.items()})
+    assert found == status
+    assert re.fullmatch(f"SCRATCHD [A-Z]+ - {words}", said)
+    assert {"canary_since_answer", "canary_file_delay", "canary_kafka_delay"} <= set(data)
+
+
 def test_the_worst_is_told_first(checked: Checked) -> None:
     status, words, _ = checked({"ledger.residual_lines": 1, "journal.full_in_s": 80000})
     assert status == 2
