@@ -82,7 +82,8 @@ class Document:
         if at is None:
             return None
         started, then = (datetime.datetime.fromisoformat(each) for each in (self.stats["started_at"], at))
-        return max(0.0, (started - then).total_seconds() + self.stats["uptime_s"])
+        now = started + datetime.timedelta(seconds=self.stats["uptime_s"])
+        return max(0.0, (now - then).total_seconds())
 
 
 def _events(document: Document) -> list[Figure]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from file_bench import MONDAY, TUESDAY, House, OpenJournal, crashed, impatient_house, line, text, until
 
+from file_bench import MONDAY, TUESDAY, House, OpenJournal, crashed, impatient_house, line, text, until
 from scratchd.backends import file as file_module
 from scratchd.backends import supervisor as supervisor_module
 from scratchd.journal.gaps import Gap

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from file_bench import MONDAY, TUESDAY, House, OpenJournal, crashed, impatient_house, line, text, until
 
+from file_bench import MONDAY, TUESDAY, House, OpenJournal, crashed, impatient_house, line, text, until
 from scratchd.backends import file as file_module
 from scratchd.backends import supervisor as supervisor_module
 
