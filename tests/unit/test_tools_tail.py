@@ -309,6 +309,21 @@ def test_refusals_of_a_file_end_when_who_reads_them_leaves(tmp_path: Path, impat
     assert impatient.getvalue() == "a b\n"
 
 
+def test_refusals_of_journald_end_when_who_reads_them_leaves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, impatient: Impatient
+) -> None:
+    """Over a journalctl that has one entry, and then none for a minute."""
+    entry = {"MESSAGE": "http: request refused reason=a why=é", "__REALTIME_TIMESTAMP": f"{NOON_MS}000"}
+    journalctl = tmp_path / "journalctl"
+    journalctl.write_text(f"#!/bin/sh\necho '{json.dumps(entry, ensure_ascii=False)}'\nexec sleep 60\n")
+    journalctl.chmod(0o755)
+    monkeypatch.setattr("shutil.which", lambda _name: str(journalctl))
+    monkeypatch.setattr(Path, "exists", lambda _path: True)
+    with pytest.raises(BrokenPipeError):
+        refusals.run(None, "", 10, Palette(on=False), impatient)
+    assert impatient.getvalue() == "14:00:00.000 a é\n"
+
+
 def test_a_log_that_is_truncated_within_a_line_begins_anew(tmp_path: Path) -> None:
     """As logrotate's copytruncate does it."""
     log = tmp_path / "log"
