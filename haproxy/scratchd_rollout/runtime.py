@@ -122,6 +122,9 @@ class Runtime:
         run = self.run()
         rows = self._rows()
         table = self._table("st_sides")
+        if self.run() != run:
+            # Each question is a connection of its own: counters that began anew would be taken for the old ones.
+            raise RuntimeSocketError("haproxy was started anew or reloaded while it was asked")
         counters: dict[str, int] = {}
         states: dict[str, dict[str, str]] = {}
         for tenant in tenants:

@@ -43,12 +43,12 @@ def look(plan: Plan, runtime: Runtime, now: Moment) -> Look:
             address: Source(
                 "",
                 {f"received/{name}": count for name, count in after.received.items()}
-                | {f"gaps/{name}": count for name, count in after.gaps.items()},
+                | {f"gaps/{name}/{backend}": count for (name, backend), count in after.gaps.items()},
             )
             for address, (_, after) in told.items()
         },
         received_meanwhile={
-            address: {name: max(0, count - before.received.get(name, 0)) for name, count in after.received.items()}
+            address: {name: max(0, count - before.received.get(name, count)) for name, count in after.received.items()}
             for address, (before, after) in told.items()
         },
         events={
@@ -203,7 +203,7 @@ class Watch:
                 },
                 document["up_at"],
             )
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             return cls()
 
 
