@@ -60,7 +60,7 @@ class Runtime:
         for line in answer.splitlines():
             match = re.fullmatch(r"0x[0-9a-f]+ (\S+) (.*)", line)
             if match is None:
-                raise RuntimeSocketError(f"haproxy has no map {name}: {line}")
+                raise RuntimeSocketError(f"map {name}: expected 0x... KEY VALUE of haproxy, got {line!r}")
             entries[match[1]] = match[2]
         return entries
 

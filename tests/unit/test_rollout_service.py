@@ -124,6 +124,20 @@ def haproxy(tmp_path: Path) -> Iterator[Callable[[Callable[[str], str]], Runtime
         yield serve
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["Unknown map identifier. Please use #<id> or <file>.", "0x55d0 all", "[NOTICE] all 5"],
+    ids=["no such map", "torn", "something else"],
+)
+def test_what_is_no_entry_of_a_map_is_shown_and_not_explained(
+    haproxy: Callable[[Callable[[str], str]], Runtime], line: str
+) -> None:
+    runtime = haproxy(lambda _: f"0x55d0c0 kill 0\n{line}")
+    with pytest.raises(RuntimeSocketError) as caught:
+        runtime.map(Path("/share.map"))
+    assert str(caught.value) == f"map /share.map: expected 0x... KEY VALUE of haproxy, got {line!r}"
+
+
 def test_counters_that_began_anew_while_they_were_read_are_not_known(
     haproxy: Callable[[Callable[[str], str]], Runtime],
 ) -> None:
