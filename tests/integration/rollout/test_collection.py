@@ -79,6 +79,43 @@ def test_roles_and_modules_are_documented(place: Path) -> None:
         assert {name: option.get("default") for name, option in options.items()} == defaults
 
 
+@pytest.mark.parametrize(
+    ("content", "waiting"),
+    [
+        pytest.param(b'{"http": {"listen": []}, "flavors": []}', [], id="nothing to restart for"),
+        pytest.param(b'{"http": {}}', ["http.listen"], id="another listener"),
+        pytest.param(b'{"http": {"lis', None, id="torn"),
+        pytest.param(b"\xff\xfe\x00", None, id="no text"),
+    ],
+)
+def test_the_role_can_repair_a_configuration_whatever_it_is_now(
+    place: Path, tmp_path: Path, content: bytes, waiting: list[str] | None
+) -> None:
+    """The role's own first tasks, with another path: a play that stopped here would leave the server drained."""
+    present = tmp_path / "config.json"
+    present.write_bytes(content)
+    read, sort_out, *_ = yaml.safe_load((COLLECTION / "roles" / "scratchd" / "tasks" / "configure.yml").read_text())
+    assert read["ansible.builtin.slurp"] == {"src": "/etc/scratchd/config.json"}
+    read["ansible.builtin.slurp"]["src"] = str(present)
+    result = tmp_path / "waiting.json"
+    keep = {"ansible.builtin.copy": {"content": "{{ scratchd_waiting | to_json }}", "dest": str(result)}}
+    play = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"scratchd_config": {"http": {"listen": []}}, "ansible_python_interpreter": sys.executable},
+        "tasks": [read, sort_out, {"name": "Keep it", **keep}],
+    }
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(yaml.safe_dump([{"name": "Sort out", **play}]))
+    _run(place, "ansible-playbook", "--inventory", "localhost,", str(playbook))
+    found = json.loads(result.read_text())
+    if waiting is None:
+        assert {"http.listen", "journal.directory"} <= set(found)
+    else:
+        assert found == waiting
+
+
 def test_the_example_inventory_is_the_example_of_the_edge(place: Path) -> None:
     group_vars = COLLECTION / "inventories" / "example" / "group_vars"
     edge = yaml.safe_load((group_vars / "edge.yml").read_text())
