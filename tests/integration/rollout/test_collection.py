@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def _run(target: Path, *command: str, cwd: Path | None = None) -> str:
+def _run(target: Path, *command: str, cwd: Path | None = None, status: int = 0) -> str:
     done = subprocess.run(
         [str(BIN / command[0]), *command[1:]],
         stdin=subprocess.DEVNULL,
@@ -53,7 +53,7 @@ def _run(target: Path, *command: str, cwd: Path | None = None) -> str:
             "NO_COLOR": "1",
         },
     )
-    assert done.returncode == 0, f"{command}: exit status {done.returncode}\n{done.stdout[-6000:]}"
+    assert done.returncode == status, f"{command}: exit status {done.returncode}\n{done.stdout[-6000:]}"
     return done.stdout
 
 
@@ -114,6 +114,27 @@ def test_the_role_can_repair_a_configuration_whatever_it_is_now(
         assert {"http.listen", "journal.directory"} <= set(found)
     else:
         assert found == waiting
+
+
+@pytest.mark.parametrize("lacking", ["name", "address", "check"])
+@pytest.mark.parametrize("of", ["edge_servers", "edge_tenants"])
+def test_a_server_that_lacks_what_the_templates_need_is_refused_first(
+    place: Path, tmp_path: Path, of: str, lacking: str
+) -> None:
+    server = {"name": "primary", "address": "10.0.0.11:9006", "check": "10.0.0.11:9007"}
+    tenant = {"name": "gr", "hosts": ["gr.test"], "legacy": [{"name": "old", "address": "10.0.0.1:80"}]}
+    refused = {key: value for key, value in server.items() if key != lacking}
+    given = {
+        "edge_servers": {"edge_servers": [refused], "edge_tenants": [tenant]},
+        "edge_tenants": {"edge_servers": [server], "edge_tenants": [{**tenant, "servers": [refused]}]},
+    }
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": ["scratchd.scratchd.edge"]}
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(yaml.safe_dump([{"name": "Try it", **play, "vars": given[of]}]))
+    # Of the role's tasks only the check of its arguments is tagged `always`.
+    only = ("--check", "--tags", "nothing-else")
+    said = _run(place, "ansible-playbook", "--inventory", "localhost,", *only, str(playbook), status=2)
+    assert f"missing required arguments: {lacking} found in {of}" in said
 
 
 def test_the_example_inventory_is_the_example_of_the_edge(place: Path) -> None:
