@@ -14,18 +14,20 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from types import FrameType
 
 from scratchd_rollout import clock, plan, planfile, report, sharemap
 from scratchd_rollout import rollout as states
 from scratchd_rollout.audit import page as audit_page
+from scratchd_rollout.clock import Moment
 from scratchd_rollout.edge import Edge
-from scratchd_rollout.guard import guard, leave
+from scratchd_rollout.guard import Pass, blind, guard, leave
 from scratchd_rollout.judge import Verdict
 from scratchd_rollout.plan import Plan, PlanError
 from scratchd_rollout.rollout import NotAllowed, NotYet, Rollout
 from scratchd_rollout.runtime import Runtime, RuntimeSocketError
-from scratchd_rollout.store import Store
+from scratchd_rollout.store import Store, StoreError
 from scratchd_rollout.watch import Opinion, Watch, look
 
 OK = 0
@@ -68,20 +70,22 @@ def share(text: str) -> int:
     return found
 
 
-def _watched(chosen: argparse.Namespace, loaded: Plan) -> tuple[Watch, dict[str, Rollout]]:
-    """What the guard knows, and one look more; kept by nobody."""
+def _watched(chosen: argparse.Namespace, loaded: Plan) -> tuple[Watch, dict[str, Rollout], dict[str, str]]:
+    """What the guard knows, and one look more, kept by nobody; the rollouts, and why others cannot be read."""
     store = _store(chosen)
-    rollouts = store.rollouts()
+    rollouts, broken = store.rollouts()
     watch = Watch.read(store.load_samples())
-    return watch.add(look(loaded, Runtime(loaded.socket), clock.now()), loaded, rollouts), rollouts
+    return watch.add(look(loaded, Runtime(loaded.socket), clock.now()), loaded, rollouts), rollouts, broken
 
 
 def _opinion(chosen: argparse.Namespace, loaded: Plan) -> Opinion:
-    watch, rollouts = _watched(chosen, loaded)
+    watch, rollouts, broken = _watched(chosen, loaded)
+    if chosen.tenant in broken:
+        raise StoreError(broken[chosen.tenant])
     rollout = rollouts.get(chosen.tenant)
     if rollout is None:
         raise NotAllowed(f"{chosen.tenant}: no rollout was ever started; `start` begins one")
-    return watch.opinion(loaded, rollout, rollouts)
+    return watch.opinion(loaded, rollout, {*rollouts, *broken})
 
 
 def _done(rollout: Rollout) -> int:
@@ -122,12 +126,12 @@ def advance(chosen: argparse.Namespace) -> int:
     opinion = _opinion(chosen, loaded)
     if not chosen.dry_run:
         return _done(leave(edge, chosen.tenant, "advance", opinion, clock.now))
-    before = _store(chosen).rollouts()[chosen.tenant]
+    before = _store(chosen).rollout(chosen.tenant)
     after = states.advance(before, clock.now(), edge.by, opinion.why)
-    lacking = states.missing(before, opinion.verdict, opinion.why, clock.now())
+    lacking = before and states.missing(before, opinion.verdict, opinion.why, clock.now())
     if lacking is not None:
         raise NotYet(lacking)
-    print(f"would go from {before.stage} to {after.status}, {after.stage}: {opinion.why}")
+    print(f"would go from {before.stage if before else 'legacy'} to {after.status}, {after.stage}: {opinion.why}")
     return OK
 
 
@@ -241,9 +245,10 @@ def status(chosen: argparse.Namespace) -> int:
         running = Runtime(loaded.socket).map(loaded.share_map)
     except RuntimeSocketError as error:
         problems.append(str(error))
-    watch, rollouts = _watched(chosen, loaded)
+    watch, rollouts, broken = _watched(chosen, loaded)
+    problems += broken.values()
     opinions = {
-        name: (rollout, watch.opinion(loaded, rollout, rollouts) if running is not None else None)
+        name: (rollout, watch.opinion(loaded, rollout, {*rollouts, *broken}) if running is not None else None)
         for name, rollout in rollouts.items()
     }
     last = Watch.read(guarded).tally.mark.at
@@ -279,7 +284,7 @@ def dry_run(chosen: argparse.Namespace) -> int:
     for name in loaded.tenants:
         print(f"{name}: {seen.servers_up.get(name, 0)} of {seen.servers} servers up")
     states.start(
-        store.rollouts().get(chosen.tenant), loaded, chosen.tenant, clock.now(), _who(chosen), auto=False, why="dry run"
+        store.rollout(chosen.tenant), loaded, chosen.tenant, clock.now(), _who(chosen), auto=False, why="dry run"
     )
     print("nothing was changed; `start` would begin with the first step")
     return OK
@@ -287,8 +292,10 @@ def dry_run(chosen: argparse.Namespace) -> int:
 
 def watch_over(chosen: argparse.Namespace) -> int:
     """See `scratchd-rollout --help`."""
+    watch, kept, since = Watch.read(_store(chosen).load_samples()), None, clock.now()
     if chosen.watch is None:
-        return FAILED if _look(chosen, Watch.read(_store(chosen).load_samples()))[1] else OK
+        looked, _ = _look(chosen, watch, kept, since)
+        return FAILED if any(line.startswith("error") for line in looked.said) else OK
     if not 0.1 <= chosen.watch <= 60:
         complain("guard: --watch takes 0.1 to 60 seconds")
         return WRONG_USAGE
@@ -300,11 +307,11 @@ def watch_over(chosen: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     _notify("READY=1")
-    watch = Watch.read(_store(chosen).load_samples())
     while not stopping:
         began = time.monotonic()
-        watch, _ = _look(chosen, watch)
-        if not watch.bases:  # no rollout was ever started: the timer looks again
+        looked, kept = _look(chosen, watch, kept, since)
+        watch = looked.watch
+        if looked.over:  # no rollout was ever started: the timer looks again
             return OK
         _notify("WATCHDOG=1")
         while not stopping and (left_s := began + chosen.watch - time.monotonic()) > 0:
@@ -312,19 +319,25 @@ def watch_over(chosen: argparse.Namespace) -> int:
     return OK
 
 
-def _look(chosen: argparse.Namespace, watch: Watch) -> tuple[Watch, bool]:
-    """One look of the guard, printed for the journal; whether anything failed."""
+def _look(chosen: argparse.Namespace, watch: Watch, kept: Plan | None, since: Moment) -> tuple[Pass, Plan | None]:
+    """One look of the guard, printed for the journal, and the plan to keep for the next one.
+
+    `kept` is the last one that could be read, and counts as long as the file is broken; None: none could be, since the
+    guard began at `since`.
+    """
+    wrong: list[str] = []
     try:
-        loaded = planfile.load(chosen.plan)
+        kept = planfile.load(chosen.plan)
     except PlanError as error:
-        for line in error.errors:
-            complain(f"<3>{line}")
-        return watch, True
-    looked = guard(loaded, _store(chosen), watch, clock.now)
+        without = "no gate is judged and nothing goes on" if kept is None else "the one that was read last counts"
+        wrong = [f"error: {line}" for line in (*error.errors, f"the plan is wrong: {without}")]
+    store = _store(chosen)
+    looked = guard(kept, store, watch, clock.now) if kept else blind(Plan((), ()), store, watch, since, clock.now)
+    looked = replace(looked, said=(*wrong, *looked.said))
     for line in looked.said:
         # The priority is for the journal: sd-daemon(3).
         print(f"<{3 if line.startswith('error') else 5}>{line}", file=sys.stderr, flush=True)
-    return looked.watch, any(line.startswith("error") for line in looked.said)
+    return looked, kept
 
 
 def _notify(state: str) -> None:
@@ -338,4 +351,4 @@ def _notify(state: str) -> None:
 
 def complain(line: str) -> None:
     """One line to stderr."""
-    print(line if line.startswith("<") else f"scratchd-rollout: {line}", file=sys.stderr)
+    print(f"scratchd-rollout: {line}", file=sys.stderr)

@@ -48,7 +48,7 @@ class Look:
         haproxy: counters `TENANT/SIDE/NAME`; None: it did not answer.
         servers_up: for each tenant how many scratchd servers are up.
         servers: how many there are.
-        lines: for each instance of scratchd the counters `received/FLAVOR` and `gaps/FLAVOR`, read last.
+        lines: for each instance of scratchd the counters `received/FLAVOR` and `gaps/FLAVOR/BACKEND`, read last.
         received_meanwhile: for each instance `FLAVOR` to the lines received between its two readings.
         events: for each instance the counters `duplicates` and `backend_errors`.
         residual_lines: the sum of all instances; None: not all told.
@@ -75,8 +75,7 @@ class Mark:
     Attributes:
         at: the look's time.
         totals: added up since the tally began: HAProxy's `TENANT/SIDE/NAME`, scratchd's `received/FLAVOR`,
-            `gaps/FLAVOR`,
-            `duplicates` and `backend_errors` over all instances.
+            `gaps/FLAVOR/BACKEND`, `duplicates` and `backend_errors` over all instances.
         received_before: `FLAVOR` to what `received/FLAVOR` was when the look's first reading was made.
         whole: whether every instance answered.
     """
@@ -107,7 +106,7 @@ class Tally:
 
     Attributes:
         mark: at the last look.
-        sources: each source's last reading.
+        sources: each source's last reading, of a counter that one did not have the last that did.
     """
 
     mark: Mark = Mark(0.0)
@@ -121,9 +120,12 @@ class Tally:
         for name, source in seen.items():
             if source is None:
                 continue
-            for counter, more in _increase(sources.get(name), source).items():
+            last = sources.get(name)
+            for counter, more in _increase(last, source).items():
                 totals[counter] = totals.get(counter, 0) + more
-            sources[name] = source
+            # A flavor, a backend or a tenant may be away for a while, and goes on where it was.
+            known = last.counters if last is not None and last.run == source.run else {}
+            sources[name] = replace(source, counters={**known, **source.counters})
         meanwhile: dict[str, int] = {}
         for received in look.received_meanwhile.values():
             for flavor, count in received.items():
@@ -233,7 +235,11 @@ def between(
             now.totals.get(f"received/{tenant}", 0) - ledger.received_before.get(tenant, 0) for tenant in tenants
         )
         ledger_events = sum(since.get(f"{tenant}/scratchd/events", 0) for tenant in tenants)
-        gaps = sum(since.get(f"gaps/{tenant}", 0) for tenant in tenants)
+        gaps = sum(
+            count
+            for counter, count in since.items()
+            if counter.startswith(tuple(f"gaps/{tenant}/" for tenant in tenants))
+        )
         lost = max(0, ledger_events - received - since.get("duplicates", 0)) + gaps
         backend_errors = more.get("backend_errors", 0)
     scratchd, legacy = (_side(more, tenants, side, slow_s) for side in SIDES)
@@ -275,12 +281,12 @@ def _named(kind: str, sources: Mapping[str, Source]) -> dict[str, Source | None]
 
 
 def _increase(last: Source | None, now: Source) -> dict[str, int]:
-    """How much each counter grew; all of it where it began anew, nothing where nobody looked before."""
+    """How much each counter grew; all of it where its source began anew, nothing where nobody looked before."""
     if last is None:
         return dict.fromkeys(now.counters, 0)
     if last.run != now.run:
         return dict(now.counters)
-    return {name: _grown(last.counters.get(name, 0), value) for name, value in now.counters.items()}
+    return {name: _grown(last.counters.get(name, value), value) for name, value in now.counters.items()}
 
 
 def _grown(last: int, value: int) -> int:

@@ -74,7 +74,7 @@ class Edge:
             raise NotAllowed(f"{tenant}: no such tenant; the plan has {', '.join(self.plan.tenants)}")
         try:
             with self.store.lock():
-                before = self.store.rollouts().get(tenant)
+                before = self.store.rollout(tenant)
                 after = step(before)
                 # A HAProxy that does not answer is found out before anything is changed.
                 self.runtime.map(self.plan.share_map)
@@ -94,7 +94,7 @@ class Edge:
         """
         try:
             with self.store.lock():
-                after = states.beat(self.store.rollouts().get(tenant), self.clock())
+                after = states.beat(self.store.rollout(tenant), self.clock())
                 self.store.save(after)
         except StoreError as error:
             raise EdgeError([str(error)]) from error
@@ -119,9 +119,9 @@ class Edge:
                 self.runtime.set_map(self.plan.share_map, entries)
             with _collect(errors):
                 sharemap.write(self.plan.share_map, entries)
-            rollouts: dict[str, Rollout] = {}
-            with _collect(errors):
-                rollouts = self.store.rollouts()
+            rollouts, unreadable = self.store.rollouts()
+            broken = {name: why_not for name, why_not in unreadable.items() if tenant in (None, name)}
+            errors += broken.values()
             for before in [found for name, found in rollouts.items() if tenant in (None, name)]:
                 after = states.roll_back(before, self.by, why)
                 if after is before:
@@ -131,9 +131,9 @@ class Edge:
                     self.store.save(after)
                 with _collect(errors):
                     self._audit(before.tenant, "rollback", before, after, numbers=numbers)
-            if not done:
+            for name in broken if broken or done else [tenant or "everyone"]:
                 with _collect(errors):
-                    self._audit(tenant or "everyone", "rollback", None, None, why=why, numbers=numbers)
+                    self._audit(name, "rollback", None, None, why=why, numbers=numbers)
         if errors:
             raise EdgeError(errors)
         return done
@@ -171,13 +171,16 @@ class Edge:
             with self.store.lock():
                 before = None
                 with contextlib.suppress(StoreError):  # what cannot be read may be forgotten
-                    before = self.store.rollouts().get(tenant)
+                    before = self.store.rollout(tenant)
                 if before is not None and before.is_watched:
                     raise NotAllowed(f"{tenant}: {before.status} at {before.stage}; `rollback` ends it")
-                keys = [] if tenant == ALL else [tenant, f"{tenant}/headquarters"]
+                keys = [tenant, f"{tenant}/headquarters"]
+                # HAProxy needs those of `all`; a state that could not be read may have left them at anything.
+                entries, deleted = (dict.fromkeys(keys, 0), []) if tenant == ALL else ({}, keys)
                 self.store.forget(tenant)
-                self.runtime.delete_map(self.plan.share_map, keys)
-                sharemap.write(self.plan.share_map, {}, keys)
+                self.runtime.set_map(self.plan.share_map, entries)
+                self.runtime.delete_map(self.plan.share_map, deleted)
+                sharemap.write(self.plan.share_map, entries, deleted)
                 self._audit(tenant, "forget", before, None, why=why)
         except (RuntimeSocketError, ShareMapError, StoreError) as error:
             raise EdgeError([str(error)]) from error
@@ -196,7 +199,8 @@ class Edge:
         try:
             with self.store.lock():
                 wanted: dict[str, int] = {}
-                for rollout in self.store.rollouts().values():
+                rollouts, _ = self.store.rollouts()
+                for rollout in rollouts.values():
                     wanted |= rollout.entries()
                 filed = sharemap.read(self.plan.share_map) if self.plan.share_map.exists() else {}
                 # The switches have no other state than the file.

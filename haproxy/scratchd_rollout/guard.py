@@ -5,6 +5,8 @@
     the rollout drives itself, and its step may be left  the next step
     map and state differ                                 the map is made to say what the state says
 
+Without a plan that can be read no gate can be judged, and nothing goes on (`blind`).
+
 The numbers are gathered before the lock is taken: a server that hangs must not keep a rollback waiting. What follows
 from them is decided again under the lock, from the state as it then is.
 """
@@ -12,7 +14,7 @@ from them is decided again under the lock, from the state as it then is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from scratchd_rollout import rollout as states
@@ -29,22 +31,26 @@ BY = "guard"
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What one look led to: the watch after it, and lines for the log."""
+    """What one look led to.
+
+    Attributes:
+        watch: after it.
+        said: lines for the log.
+        over: whether there was no rollout to look at.
+    """
 
     watch: Watch
     said: tuple[str, ...] = ()
+    over: bool = False
 
 
 def guard(plan: Plan, store: Store, watch: Watch, clock: Callable[[], Moment]) -> Pass:
     """One look at every rollout, and what follows from it. Nothing that fails keeps the next look from being made."""
-    said: list[str] = []
     edge = Edge(plan, store, clock, BY)
-    try:
-        rollouts = store.rollouts()
-    except StoreError as error:
-        return Pass(watch, (f"error: {error}",))
+    rollouts, broken = store.rollouts()
+    said = [f"error: {why}" for why in broken.values()]
     if not rollouts:
-        return Pass(Watch())
+        return Pass(Watch(), tuple(said), over=not broken)
     # Silence needs no numbers, so it is not kept waiting by whoever has them.
     for rollout in rollouts.values():
         why = states.silence(rollout, plan, clock())
@@ -54,7 +60,7 @@ def guard(plan: Plan, store: Store, watch: Watch, clock: Callable[[], Moment]) -
     for rollout in rollouts.values():
         if not rollout.is_watched:
             continue
-        opinion = watch.opinion(plan, rollout, rollouts)
+        opinion = watch.opinion(plan, rollout, {*rollouts, *broken})
         if opinion.verdict is Verdict.FAIL:
             _tell(said, partial(_back, edge, rollout.tenant, opinion.why, opinion))
         elif rollout.auto and rollout.status is Status.UNDER_WAY:
@@ -65,6 +71,27 @@ def guard(plan: Plan, store: Store, watch: Watch, clock: Callable[[], Moment]) -
     except StoreError as error:
         said.append(f"error: {error}")
     return Pass(watch, tuple(said))
+
+
+def blind(places: Plan, store: Store, watch: Watch, since: Moment, clock: Callable[[], Moment]) -> Pass:
+    """One look without a plan, since `since`: what is under way goes back once nobody has driven it for too long.
+
+    Commands that drive a rollout need the plan, so their heartbeat ends by itself; a rollout that drives itself was
+    driven by the guard, which cannot any more. What is paused or done stays where it is, though nobody judges it:
+    nothing is about to change there, and the legacy service may have been switched off long ago. Socket, map and
+    `heartbeat_s` are those of `places`.
+    """
+    edge = Edge(places, store, clock, BY)
+    rollouts, broken = store.rollouts()
+    said = [f"error: {why}" for why in broken.values()]
+    for rollout in rollouts.values():
+        driven = replace(rollout, auto=False, heartbeat=since) if rollout.auto else rollout
+        why = states.silence(driven, places, clock())
+        if why is not None:
+            _tell(said, partial(_back, edge, rollout.tenant, f"{why}, and the plan cannot be read", None))
+    if rollouts:
+        _tell(said, edge.repair)
+    return Pass(watch, tuple(said), over=not rollouts and not broken)
 
 
 def leave(edge: Edge, tenant: str, action: str, opinion: Opinion, clock: Callable[[], Moment]) -> Rollout:

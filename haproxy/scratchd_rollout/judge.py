@@ -12,6 +12,9 @@ test against a limit, with the plan's confidence:
 - *pass*: were it beyond the limit, so few or fewer would be;
 - *inconclusive*: anything else, and whatever is below the minimum sample. A rollout waits on it; it is no verdict.
 
+No number of answers proves that none ever happens. Where nothing is allowed (`max` or `worse_by` 0), none among the
+minimum sample passes; against a `max` of 0 a single one fails.
+
 Exact, because what counts is small: by Wilson's lower bound 2 errors of 20 already prove more than 1 % with a
 confidence of 99.99 %; their true probability is 1.7 %, and the guard asks every second. A side that has too few
 answers to be compared with (all visitors are at scratchd) leaves `max` alone to judge. A gate on a number needs no
@@ -200,24 +203,32 @@ class _Rule:
         said = f"{part.hits:,} of {part.total:,} ({_percent(part.rate)})"
         if part.total < self.sample.to_fail:
             return Verdict.INCONCLUSIVE, f"{said}: a verdict needs {self.sample.to_fail:,} answers"
-        limit, name = _limit_of(allowed, baseline, self.confidence.fail, upper=True)
+        limit, _, name = _limit_of(allowed, baseline, self.confidence.fail, upper=True)
         if part.rate > limit and at_least(part.hits, part.total, limit) <= 1 - self.confidence.fail:
             return Verdict.FAIL, f"{said}: surely more than {name}"
         if part.total < self.sample.to_pass:
             return Verdict.INCONCLUSIVE, f"{said}: a pass needs {self.sample.to_pass:,} answers"
-        limit, name = _limit_of(allowed, baseline, self.confidence.pass_, upper=False)
+        limit, more, name = _limit_of(allowed, baseline, self.confidence.pass_, upper=False)
+        if part.hits == 0 and more == 0:
+            return Verdict.PASS, said
         if limit < 1 and at_most(part.hits, part.total, limit) > 1 - self.confidence.pass_:
             return Verdict.INCONCLUSIVE, f"{said}: may yet be more than {name}"
         return Verdict.PASS, said
 
 
-def _limit_of(allowed: Proportion, baseline: Part | None, confidence: float, *, upper: bool) -> tuple[float, str]:
-    """What a part is held against, and its name; `upper`: as favourable as the legacy side's own bound allows."""
+def _limit_of(
+    allowed: Proportion, baseline: Part | None, confidence: float, *, upper: bool
+) -> tuple[float, float, str]:
+    """What a part is held against, how much of that the plan grants, and its name.
+
+    `upper`: as favourable as the legacy side's own bound allows.
+    """
     if baseline is not None and allowed.worse_by is not None:
         relative = wilson(baseline, confidence)[1 if upper else 0] + allowed.worse_by
         if relative < allowed.max:
-            return relative, f"{_percent(allowed.worse_by)} above the legacy side's {_percent(baseline.rate)}"
-    return allowed.max, _percent(allowed.max)
+            name = f"{_percent(allowed.worse_by)} above the legacy side's {_percent(baseline.rate)}"
+            return relative, allowed.worse_by, name
+    return allowed.max, allowed.max, _percent(allowed.max)
 
 
 def _availability(counts: Counts, limit: Limit) -> Finding:

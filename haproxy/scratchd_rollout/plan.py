@@ -64,6 +64,8 @@ class Server:
 class Proportion:
     """A gate on a part of the requests: `max` of them, and at most `worse_by` more of them than on the legacy side.
 
+    0 means none, and none among the minimum sample is a pass: no number of answers could prove more.
+
     Attributes:
         max: greatest part, 0 to 1.
         worse_by: greatest difference to the legacy side, 0 to 1; None: not compared.

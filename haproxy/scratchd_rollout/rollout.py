@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from scratchd_rollout.clock import Moment
@@ -111,15 +111,18 @@ class Rollout:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Rollout:
-        """What `document` wrote.
+        """What `document` wrote, perhaps a later version's: what that says of a step beside is left out.
 
         Raises:
-            KeyError, TypeError, ValueError: it did not.
+            AttributeError, KeyError, TypeError, ValueError: it did not.
         """
+        known = {field.name for field in fields(Step)}
         rollout = cls(
             tenant=document["tenant"],
             status=Status(document["status"]),
-            steps=tuple(Step(**step) for step in document["steps"]),
+            steps=tuple(
+                Step(**{name: value for name, value in step.items() if name in known}) for step in document["steps"]
+            ),
             step=document["step"],
             auto=document["auto"],
             by=document["by"],

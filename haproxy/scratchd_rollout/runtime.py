@@ -60,7 +60,7 @@ class Runtime:
         for line in answer.splitlines():
             match = re.fullmatch(r"0x[0-9a-f]+ (\S+) (.*)", line)
             if match is None:
-                raise RuntimeSocketError(f"haproxy has no map {name}: {line}")
+                raise RuntimeSocketError(f"map {name}: expected 0x... KEY VALUE of haproxy, got {line!r}")
             entries[match[1]] = match[2]
         return entries
 
@@ -122,6 +122,9 @@ class Runtime:
         run = self.run()
         rows = self._rows()
         table = self._table("st_sides")
+        if self.run() != run:
+            # Each question is a connection of its own: counters that began anew would be taken for the old ones.
+            raise RuntimeSocketError("haproxy was started anew or reloaded while it was asked")
         counters: dict[str, int] = {}
         states: dict[str, dict[str, str]] = {}
         for tenant in tenants:

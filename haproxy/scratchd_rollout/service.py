@@ -2,6 +2,10 @@
 
 Owns the reading of that document; knows nothing of what is made of it. All instances are asked at the same time, each
 for at most the plan's `stats_timeout_s`: one that hangs costs that and no more.
+
+An instance that starts answers before its journals are open, and its `/stats` then lacks flavors, or has none:
+whoever took that for its figures would miss every line since the look before. So it is first asked whether it is still
+starting, over the same connection, which no other process can answer.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ from typing import Any
 
 MOST_BYTES = 16 << 20
 
+STARTING = b"starting"
+"""What `/health/ready` says while journals are being opened."""
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -25,7 +32,7 @@ class Instance:
         version: of its package.
         started_at: changes with each start.
         received: flavor to lines, for the journal's lifetime.
-        gaps: flavor to lines that a backend will never get, likewise, over all backends.
+        gaps: flavor and backend to lines that this backend will never get, likewise.
         duplicates: requests answered 200 on purpose without a line, since its start.
         backend_errors: since its start.
         residual_lines: must be 0.
@@ -35,7 +42,7 @@ class Instance:
     version: str
     started_at: str
     received: Mapping[str, int]
-    gaps: Mapping[str, int]
+    gaps: Mapping[tuple[str, str], int]
     duplicates: int
     backend_errors: int
     residual_lines: int
@@ -43,7 +50,7 @@ class Instance:
 
 
 def ask(addresses: Iterable[str], timeout_s: float) -> dict[str, Instance | None]:
-    """Each address' figures, None where nobody answers, or not with them."""
+    """Each address' figures, None where nobody answers, or not with them, or not yet."""
     wanted = tuple(addresses)
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(wanted))) as threads:
         return dict(zip(wanted, threads.map(lambda address: _one(address, timeout_s), wanted), strict=True))
@@ -53,6 +60,9 @@ def _one(address: str, timeout_s: float) -> Instance | None:
     parts = urllib.parse.urlsplit(address)
     connection = http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
     try:
+        connection.request("GET", urllib.parse.urljoin(parts.path, "health/ready"), headers={"Host": "localhost"})
+        if connection.getresponse().read(MOST_BYTES).strip() == STARTING:
+            return None
         connection.request("GET", parts.path, headers={"Host": "localhost", "Connection": "close"})
         response = connection.getresponse()
         body = response.read(MOST_BYTES)
@@ -77,8 +87,10 @@ def read(document: Mapping[str, Any]) -> Instance:
         started_at=str(document["started_at"]),
         received={name: int(flavor["received_lines"]) for name, flavor in flavors.items()},
         gaps={
-            name: sum(int(flavor[backend]["gap_lines"]) for backend in backends if backend in flavor)
+            (name, backend): int(flavor[backend]["gap_lines"])
             for name, flavor in flavors.items()
+            for backend in backends
+            if backend in flavor
         },
         duplicates=int(document["http"]["duplicates"]),
         backend_errors=sum(int(count) for backend in backends.values() for count in backend["errors"].values()),

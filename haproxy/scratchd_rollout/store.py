@@ -65,24 +65,37 @@ class Store:
         finally:
             os.close(descriptor)
 
-    def rollouts(self) -> dict[str, Rollout]:
-        """Every tenant's, by name.
+    def rollout(self, tenant: str) -> Rollout | None:
+        """A tenant's; None: none was started.
 
         Raises:
-            StoreError: one cannot be read.
+            StoreError: it cannot be read.
         """
-        found = {}
-        for path in sorted(self.state.glob("*.json")):
+        path = self._path(tenant)
+        try:
+            rollout = Rollout.read(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror or error}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{path}: no state of a rollout: {error!r}; `forget` removes it") from error
+        if rollout.tenant != tenant:
+            raise StoreError(f"{path}: no state of a rollout: expected that of {tenant}, got that of {rollout.tenant}")
+        return rollout
+
+    def rollouts(self) -> tuple[dict[str, Rollout], dict[str, str]]:
+        """Every tenant's that can be read, and why another one cannot, both by tenant: a broken one hides no other."""
+        found, broken = {}, {}
+        for tenant in sorted(path.stem for path in self.state.glob("*.json")):
             try:
-                rollout = Rollout.read(json.loads(path.read_text(encoding="utf-8")))
-            except FileNotFoundError:
+                rollout = self.rollout(tenant)
+            except StoreError as error:
+                broken[tenant] = str(error)
                 continue
-            except OSError as error:
-                raise StoreError(f"{path}: {error.strerror or error}") from error
-            except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"{path}: no state of a rollout: {error!r}; `forget` removes it") from error
-            found[rollout.tenant] = rollout
-        return found
+            if rollout is not None:
+                found[tenant] = rollout
+        return found, broken
 
     def save(self, rollout: Rollout) -> None:
         """Durable when it returns.

@@ -7,7 +7,7 @@ step itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,12 +43,12 @@ def look(plan: Plan, runtime: Runtime, now: Moment) -> Look:
             address: Source(
                 "",
                 {f"received/{name}": count for name, count in after.received.items()}
-                | {f"gaps/{name}": count for name, count in after.gaps.items()},
+                | {f"gaps/{name}/{backend}": count for (name, backend), count in after.gaps.items()},
             )
             for address, (_, after) in told.items()
         },
         received_meanwhile={
-            address: {name: max(0, count - before.received.get(name, 0)) for name, count in after.received.items()}
+            address: {name: max(0, count - before.received.get(name, count)) for name, count in after.received.items()}
             for address, (before, after) in told.items()
         },
         events={
@@ -152,27 +152,25 @@ class Watch:
         first = {tenant: seen.at for tenant in plan.tenants if tenant not in self.up_at}
         return Watch(tally, tuple(marks), bases, {**self.up_at, **first, **up}, seen)
 
-    def opinion(self, plan: Plan, rollout: Rollout, rollouts: Mapping[str, Rollout]) -> Opinion:
-        """What is to be thought of `rollout`, after `add`."""
+    def opinion(self, plan: Plan, rollout: Rollout, own: Collection[str]) -> Opinion:
+        """What is to be thought of `rollout`, after `add`; `own`: the tenants with a rollout of their own."""
         base = self.bases[rollout.tenant]
-        whole = self._counts(base.mark, base.ledger, plan, rollout, rollouts)
+        whole = self._counts(base.mark, base.ledger, plan, rollout, own)
         judged = judge(whole, plan.gates, plan.confidence, plan.sample)
         begin = self.marks[0]
         recent = None
         if begin.at > base.mark.at:
-            recent_counts = self._counts(begin, begin if begin.whole else None, plan, rollout, rollouts)
+            recent_counts = self._counts(begin, begin if begin.whole else None, plan, rollout, own)
             recent = judge(recent_counts, plan.gates, plan.confidence, plan.sample)
         if recent is not None and recent.verdict is Verdict.FAIL and judged.verdict is not Verdict.FAIL:
             why = f"in the last {self.tally.mark.at - begin.at:.0f} s: {recent.why}"
             return Opinion(Verdict.FAIL, why, whole, judged, recent)
         return Opinion(judged.verdict, judged.why, whole, judged, recent)
 
-    def _counts(
-        self, then: Mark, ledger: Mark | None, plan: Plan, rollout: Rollout, rollouts: Mapping[str, Rollout]
-    ) -> Counts:
+    def _counts(self, then: Mark, ledger: Mark | None, plan: Plan, rollout: Rollout, own: Collection[str]) -> Counts:
         if self.seen is None:
             raise ValueError("an opinion needs a look")
-        tenants = covered(rollout.tenant, plan, rollouts)
+        tenants = covered(rollout.tenant, plan, own)
         down_s = max((self.seen.at - self.up_at.get(tenant, self.seen.at) for tenant in tenants), default=0.0)
         return between(then, ledger, self.tally, self.seen, tenants, slow_s=plan.slow_s, down_s=down_s)
 
@@ -203,12 +201,12 @@ class Watch:
                 },
                 document["up_at"],
             )
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             return cls()
 
 
-def covered(tenant: str, plan: Plan, rollouts: Mapping[str, Rollout]) -> tuple[str, ...]:
+def covered(tenant: str, plan: Plan, own: Collection[str]) -> tuple[str, ...]:
     """The tenants that a rollout moves: itself, or for `all` everyone without one of his own."""
     if tenant != ALL:
         return (tenant,)
-    return tuple(name for name in plan.tenants if name not in rollouts)
+    return tuple(name for name in plan.tenants if name not in own)

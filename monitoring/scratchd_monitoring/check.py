@@ -77,6 +77,14 @@ class Document:
         flavors = self.stats["flavors"].items()
         return [name for name, flavor in flavors if backend in flavor and flavor[backend]["state"] != "running"]
 
+    def since_s(self, at: str | None) -> float | None:
+        """Seconds since a time, by scratchd's own clock."""
+        if at is None:
+            return None
+        started, then = (datetime.datetime.fromisoformat(each) for each in (self.stats["started_at"], at))
+        now = started + datetime.timedelta(seconds=self.stats["uptime_s"])
+        return max(0.0, (now - then).total_seconds())
+
 
 def _events(document: Document) -> list[Figure]:
     rate = document.stats["journal"]["appended_lines_per_s"]
@@ -106,14 +114,38 @@ def _age(document: Document) -> list[Figure]:
     ]
 
 
+def _canary(document: Document) -> list[Figure]:
+    """Nothing where there is no canary; no value before its first beacon was answered or has failed."""
+    canary = document.stats.get("canary")
+    if canary is None:
+        return []
+    answer, error = canary["answer"], canary["last_error"]
+    since = document.since_s(
+        answer["last_success_at"] or (document.stats["started_at"] if answer["failures"] else None)
+    )
+    why = f": {error['message']}" if error and error["where"] == "answer" else ""
+    words = f"no beacon of the canary was answered for {_duration(since or 0)}{why}"
+    return [Figure("canary_since_answer", since, "s", words)]
+
+
+def _late(document: Document) -> list[Figure]:
+    return [
+        Figure(
+            f"canary_{backend}_delay",
+            leg["delay_s"],
+            "s",
+            f"the canary is found in {backend} after {_duration(leg['delay_s'] or 0)}",
+        )
+        for backend, leg in document.stats.get("canary", {"backends": {}})["backends"].items()
+    ]
+
+
 def _errors(document: Document) -> list[Figure]:
-    """Seconds since the last error, by scratchd's own clock; of a backend that fails now, `backends` tells it."""
-    started = datetime.datetime.fromisoformat(document.stats["started_at"])
-    now = started + datetime.timedelta(seconds=document.stats["uptime_s"])
+    """Seconds since the last error; of a backend that fails now, `backends` tells it."""
     figures = []
     for backend, found in document.stats["backends"].items():
         error = found["last_error"] if found["state"] == "running" else None
-        since = max(0.0, (now - datetime.datetime.fromisoformat(error["at"])).total_seconds()) if error else None
+        since = document.since_s(error["at"] if error else None)
         words = f"{backend} had an error {_duration(since or 0)} ago: {error['message']}" if error else ""
         figures.append(Figure(f"{backend}_since_error", since, "s", words))
     return figures
@@ -158,7 +190,7 @@ def _ledger(document: Document) -> list[Figure]:
 def _gaps(document: Document) -> list[Figure]:
     figures = []
     for backend, found in document.stats["backends"].items():
-        lines = document.grown[f"{backend}_gap_lines"]
+        lines = sum(lines for name, lines in document.grown.items() if name.startswith(f"{backend}_gap_lines of "))
         words = f"{backend} has lost {lines:,} lines within the hour ({found['gap_lines']:,} in all)"
         figures.append(Figure(f"{backend}_new_gap_lines", lines, "", words))
     return figures
@@ -175,9 +207,11 @@ CHECKS = {
     "refusing": Check(_refusing, "flavors whose lines the journal does not take", critical="0"),
     "ledger": Check(_ledger, "lines that are not accounted for", critical="0:0"),
     "full": Check(_full, "seconds until disk or quota are full", warning="86400:", critical="7200:"),
+    "canary": Check(_canary, "seconds since a beacon of the canary was answered", warning="60", critical="300"),
     "gaps": Check(_gaps, "lines that left unread, in the last hour", warning="0"),
     "backends": Check(_backends, "flavors that a backend does not take", warning="0"),
     "age": Check(_age, "seconds that a backend's oldest line has waited", warning="900"),
+    "late": Check(_late, "seconds until the canary is found in a backend", warning="300"),
     "errors": Check(_errors, "seconds since a backend's last error", warning="60:"),
     "disk": Check(_disk, "failed syncs and appends, damaged lines, in the last hour", warning="0"),
     "refused": Check(_refused, "percent of the last minute's requests that are refused", warning="20"),
@@ -288,7 +322,13 @@ def _ranges(given: Sequence[str], names: Sequence[str], defaults: dict[str, str 
 def _asked(address: str, timeout_s: float) -> Document:
     found = stats(address, timeout_s)
     counters = {name: found["journal"][name] for name in ("sync_errors", "corrupt_lines", "append_errors")}
-    counters |= {f"{name}_gap_lines": backend["gap_lines"] for name, backend in found["backends"].items()}
+    # Not the backend's own sum: see growth.py.
+    counters |= {
+        f"{backend}_gap_lines of {flavor}": figures[backend]["gap_lines"]
+        for flavor, figures in found["flavors"].items()
+        for backend in found["backends"]
+        if backend in figures
+    }
     try:
         return Document(found, growth.grown(address, counters, time.time()))
     except OSError as error:

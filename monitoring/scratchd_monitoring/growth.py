@@ -2,6 +2,11 @@
 
 A counter of lines that were lost never goes back, and a check that warns of it for ever is one that nobody reads. So a
 small file keeps what was counted when; without it (the first run, a machine that was started) nothing has grown yet.
+
+The same holds for each counter by itself: one that is seen for the first time has not grown, and one that is missing
+stands where it stood. A service that starts tells of its flavors one after the other, as their journals are opened, and
+a flavor that was removed may come back with all that it ever counted. Hence no sums: part of one that is missing would
+be taken for a beginning.
 """
 
 from __future__ import annotations
@@ -38,6 +43,9 @@ def directory() -> Path:
 def grown(address: str, counters: Mapping[str, int], now_s: float) -> dict[str, int]:
     """By how much each counter has grown within the last hour, at `address`; remembers what it is now.
 
+    Returns:
+        Growth by name, also of counters that are missing now.
+
     Raises:
         OSError: it cannot be remembered.
     """
@@ -48,20 +56,22 @@ def grown(address: str, counters: Mapping[str, int], now_s: float) -> dict[str, 
     # The latest before the window is what it began with.
     before = [sample for sample in samples if sample[0] <= since][-1:]
     samples = before + [sample for sample in samples if sample[0] > since]
-    samples.append((now_s, dict(counters)))
-    growth = {
-        name: sum(
-            _step(earlier.get(name), later.get(name, 0)) for (_, earlier), (_, later) in itertools.pairwise(samples)
-        )
-        for name in counters
-    }
+    latest = {**(samples[-1][1] if samples else {}), **counters}
+    samples.append((now_s, latest))
     _write(path, samples)
-    return growth
+    return {
+        name: sum(
+            _step(earlier[name], later[name])
+            for (_, earlier), (_, later) in itertools.pairwise(samples)
+            if name in earlier and name in later
+        )
+        for name in latest
+    }
 
 
-def _step(earlier: int | None, later: int) -> int:
-    """A counter that is below what it was has begun anew, with the process; one that is new grew from nothing."""
-    return later - earlier if earlier is not None and later >= earlier else later
+def _step(earlier: int, later: int) -> int:
+    """A counter that is below what it was has begun anew, with the process or the journal."""
+    return later - earlier if later >= earlier else later
 
 
 def _read(path: Path) -> list[tuple[float, dict[str, int]]]:

@@ -128,10 +128,13 @@ def _week(end_s: float | None) -> float:
 
 
 def _lost(found: dict[str, Any]) -> Iterator[Field]:
-    # As a rate: what was lost once stays in the count for ever.
-    for backend, figures in found["backends"].items():
-        yield Field(f"{backend}_gaps", figures["gap_lines"], "DERIVE", (("critical", "0"),))
-        yield Field(f"{backend}_set_aside", figures["set_aside_lines"], "DERIVE", (("warning", "0"),))
+    # As a rate: what was lost once stays in the count for ever. By flavor: a sum would grow by all of that when one
+    # comes back, or is there again behind a start.
+    for flavor, figures in found["flavors"].items():
+        for backend in (name for name in found["backends"] if name in figures):
+            yield Field(f"{flavor} {backend} gaps", figures[backend]["gap_lines"], "DERIVE", (("critical", "0"),))
+            aside = figures[backend]["set_aside_lines"]
+            yield Field(f"{flavor} {backend} set aside", aside, "DERIVE", (("warning", "0"),))
     yield Field("ledger_residual", found["ledger"]["residual_lines"], settings=(("critical", "0:0"),))
 
 

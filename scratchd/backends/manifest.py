@@ -21,9 +21,10 @@ from typing import Any
 
 import msgspec
 
+from scratchd.journal import rows
 from scratchd.journal.gaps import Gap, described
 from scratchd.journal.ranges import Range
-from scratchd.journal.storage import replace_durably, write_whole
+from scratchd.journal.storage import replace_durably
 
 DAYS = "file.days.jsonl"
 
@@ -84,11 +85,6 @@ def path_of(file: Path) -> Path:
     return file.with_name(file.name + ".manifest.json")
 
 
-def encoded(manifest: Manifest) -> bytes:
-    """The manifest's bytes: one line."""
-    return msgspec.json.encode(manifest) + b"\n"
-
-
 def read(file: Path) -> Manifest | None:
     """The manifest beside a log file, None where there is none that can be read."""
     try:
@@ -104,14 +100,7 @@ def write(manifest: Manifest, directory: Path) -> None:
         OSError: one of the disks fails.
     """
     write_beside(manifest)
-    fd = os.open(directory / DAYS, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        size = os.fstat(fd).st_size
-        torn = size and os.pread(fd, 1, size - 1) != b"\n"
-        write_whole(fd, (b"\n" if torn else b"") + encoded(manifest))
-        os.fdatasync(fd)
-    finally:
-        os.close(fd)
+    rows.append(directory / DAYS, [manifest])
 
 
 def write_beside(manifest: Manifest) -> None:
@@ -120,7 +109,7 @@ def write_beside(manifest: Manifest) -> None:
     Raises:
         OSError: the disk fails.
     """
-    replace_durably(path_of(Path(manifest.file)), encoded(manifest))
+    replace_durably(path_of(Path(manifest.file)), rows.encoded([manifest]))
 
 
 def remove(file: Path) -> None:
@@ -135,15 +124,8 @@ def days(directory: Path) -> dict[str, Manifest]:
     Raises:
         OSError: it cannot be read.
     """
-    found: dict[str, Manifest] = {}
-    path = directory / DAYS
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            manifest = msgspec.json.decode(line, type=Manifest)
-        except msgspec.MsgspecError:
-            continue  # torn by a crash: it was written again behind it
-        found[manifest.file] = manifest
-    return found
+    # One torn by a crash was written again behind it.
+    return {manifest.file: manifest for manifest in rows.load(directory / DAYS, Manifest)}
 
 
 def add_run(runs: list[Run], epoch: str, first: int, last: int) -> None:

@@ -81,10 +81,6 @@ class Admin:
         async with trio.open_nursery() as connections:
             await self._acceptor.run(sockets, connections)
 
-    async def all_closed(self) -> None:
-        """Returns when no connection is open."""
-        await self._acceptor.all_closed()
-
     async def _serve_connection(self, connection: Connection) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from scratchd.journal import rows
 from scratchd.journal.format import SegmentName
 from scratchd.journal.ranges import Range
 from scratchd.journal.storage import replace_durably
@@ -35,12 +36,7 @@ def load(directory: Path) -> tuple[Epoch, ...]:
         OSError: the directory or the file cannot be read.
     """
     firsts: dict[str, int] = {}
-    path = directory / NAME
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            row = msgspec.json.decode(line, type=Epoch)
-        except msgspec.MsgspecError:
-            continue  # torn or edited: the segments may still know it
+    for row in rows.load(directory / NAME, Epoch):  # what is torn or edited the segments may still know
         firsts[row.epoch] = row.first
     for name in sorted(found for entry in directory.iterdir() if (found := SegmentName.parse(entry.name))):
         firsts[name.epoch] = min(name.first_sequence, firsts.get(name.epoch, name.first_sequence))
@@ -55,7 +51,7 @@ def begin(directory: Path, epoch: str, first: int) -> tuple[Epoch, ...]:
     """
     earlier = (row for row in load(directory) if row.first < first)
     epochs = (*earlier, Epoch(epoch, first))
-    replace_durably(directory / NAME, b"".join(msgspec.json.encode(row) + b"\n" for row in epochs))
+    replace_durably(directory / NAME, rows.encoded(epochs))
     return epochs
 
 
@@ -76,9 +72,9 @@ def spans(epochs: Sequence[Epoch], ranges: Iterable[Range]) -> list[tuple[str, i
     return result
 
 
-def _in_order(rows: Iterable[Epoch]) -> tuple[Epoch, ...]:
+def _in_order(epochs: Iterable[Epoch]) -> tuple[Epoch, ...]:
     """Sorted; of those that begin at one sequence the latest counts."""
     by_first: dict[int, Epoch] = {}
-    for row in rows:
+    for row in epochs:
         by_first[row.first] = row
     return tuple(by_first[first] for first in sorted(by_first))

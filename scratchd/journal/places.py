@@ -14,15 +14,15 @@ need any more leave at a start. Blocking.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from scratchd.journal import rows
 from scratchd.journal.ranges import Range
-from scratchd.journal.storage import replace_durably, write_whole
+from scratchd.journal.storage import replace_durably
 
 STEP_MS = 60_000
 STEP_BYTES = 16 << 20
@@ -100,16 +100,7 @@ class Places:
         """
         if not self._rows:
             return
-        data = b"".join(msgspec.json.encode(row) + b"\n" for row in self._rows)
-        fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            size = os.fstat(fd).st_size
-            if size and os.pread(fd, 1, size - 1) != b"\n":
-                data = b"\n" + data  # a crash left a torn row: it ends here
-            write_whole(fd, data)
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
+        rows.append(self._path, self._rows)
         self._rows.clear()
 
 
@@ -124,42 +115,38 @@ def load(path: Path) -> list[Place]:
     Raises:
         OSError: it cannot be read.
     """
-    rows: list[Place] = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            row = msgspec.json.decode(line, type=Place)
-        except msgspec.MsgspecError:
-            continue
-        while rows and rows[-1].sequence >= row.sequence:
-            rows.pop()
-        rows.append(row)
-    return rows
+    found: list[Place] = []
+    for place in rows.load(path, Place):
+        while found and found[-1].sequence >= place.sequence:
+            found.pop()
+        found.append(place)
+    return found
 
 
-def stretches(rows: Sequence[Place], ranges: Iterable[Range]) -> Iterator[Stretch]:
+def stretches(places: Sequence[Place], ranges: Iterable[Range]) -> Iterator[Stretch]:
     """Where the lines of `ranges` stand, in order, as far as that is known."""
-    ends = [row.sequence - 1 for row in rows[1:]] + [None]
-    there = _standing(rows)
+    ends = [row.sequence - 1 for row in places[1:]] + [None]
+    there = _standing(places)
     for wanted_first, wanted_last in ranges:
-        for index, (row, end) in enumerate(zip(rows, ends, strict=False)):
+        for index, (row, end) in enumerate(zip(places, ends, strict=False)):
             first = max(wanted_first, row.sequence)
             last = wanted_last if end is None else min(wanted_last, end)
             if index in there and first <= last:
                 yield Stretch(Path(row.path), row.offset, row.sequence, first, last, row.epoch, row.time_ms)
 
 
-def _standing(rows: Sequence[Place]) -> set[int]:
+def _standing(places: Sequence[Place]) -> set[int]:
     """Indices of the rows whose file still is what its path names, as far as the rows tell.
 
     Within a file offsets only grow: where one does not, the file was moved away, deleted or cut, and begun anew.
     """
     by_path: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
+    for index, row in enumerate(places):
         if not row.path:
             continue
         known = by_path.setdefault(row.path, [])
-        if known and rows[known[-1]].offset >= row.offset:
-            while known and rows[known[-1]].offset >= row.offset:
+        if known and places[known[-1]].offset >= row.offset:
+            while known and places[known[-1]].offset >= row.offset:
                 known.pop()
             del known[-1:]  # its lines may reach beyond the cut
         known.append(index)
@@ -172,15 +159,15 @@ def prune(path: Path, ranges: Iterable[Range], onward: int) -> None:
     Raises:
         OSError: it could not be written; the old rows stay.
     """
-    rows = load(path)
+    places = load(path)
     wanted = list(ranges)
-    ends: list[int | None] = [*(row.sequence for row in rows[1:]), None]
+    ends: list[int | None] = [*(row.sequence for row in places[1:]), None]
     kept: list[Place] = []
-    for row, end in zip(rows, ends, strict=False):
+    for row, end in zip(places, ends, strict=False):
         needed = end is None or end > onward or any(row.sequence <= last and first < end for first, last in wanted)
         if needed and row.path:
             kept.append(row)
         elif kept and kept[-1].path:
             kept.append(Place(row.sequence))
-    if len(kept) < len(rows):
-        replace_durably(path, b"".join(msgspec.json.encode(row) + b"\n" for row in kept))
+    if len(kept) < len(places):
+        replace_durably(path, rows.encoded(kept))

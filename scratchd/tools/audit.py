@@ -17,6 +17,7 @@ import msgspec
 from scratchd.backends import manifest
 from scratchd.backends.manifest import Tally
 from scratchd.config import Config
+from scratchd.config.credentials import CredentialError
 from scratchd.journal.cursor import Cursor
 from scratchd.journal.flavor import JournalLockedError, locked
 from scratchd.journal.format import SEGMENT_HEAD_BYTES, Frame, SegmentName, scan
@@ -86,9 +87,9 @@ def run(config: Config, flavor: str | None, out: TextIO, terminal: TextIO, *, as
     """
     report = Report(out, terminal)
     with _at_rest(config), contextlib.ExitStack() as stack:
-        reader = stack.enter_context(opened(config)) if config.kafka.bootstrap_servers else None
+        topics = _topics_at(config, stack)
         try:
-            audited = [_audit(record, config, reader, report) for record in records.read(config, flavor)]
+            audited = [_audit(record, config, topics, report) for record in records.read(config, flavor)]
         except records.RecordError as error:
             raise AuditError(str(error)) from error
     findings = [f"{flavor.flavor}: {finding}" for flavor in audited for finding in flavor.findings]
@@ -114,7 +115,17 @@ def _at_rest(config: Config) -> Iterator[None]:
         raise AuditError(f"{error.filename or directory}: {error.strerror}") from error
 
 
-def _audit(record: Record, config: Config, reader: Topics | None, report: Report) -> Audited:
+def _topics_at(config: Config, stack: contextlib.ExitStack) -> Topics | str:
+    """Who reads topics, or why nobody can."""
+    if not config.kafka.bootstrap_servers:
+        return "the configuration has no kafka.bootstrap_servers"
+    try:
+        return stack.enter_context(opened(config))
+    except CredentialError as error:
+        return str(error)
+
+
+def _audit(record: Record, config: Config, topics: Topics | str, report: Report) -> Audited:
     audited = Audited(record.flavor)
     audited.findings += record.unreadable.values()
     stored, end = _journal(record.directory)
@@ -124,10 +135,10 @@ def _audit(record: Record, config: Config, reader: Topics | None, report: Report
     _audit_files(audited, record, report)
     if "kafka" in record.cursors:
         _audit_set_aside(audited, record)
-        if reader is None:
-            audited.notes.append("the configuration has no kafka.bootstrap_servers: topics were not read")
+        if isinstance(topics, str):
+            audited.notes.append(f"kafka: topics were not read: {topics}")
         else:
-            _audit_topics(audited, record, reader, report)
+            _audit_topics(audited, record, topics, report)
     elif config.kafka.enabled:
         audited.notes.append("Kafka is enabled and has no cursor yet")
     return audited

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from scratchd.journal import rows
 from scratchd.journal.ranges import Range, merged
-from scratchd.journal.storage import write_whole
 
 NAME = "backfilled.jsonl"
 
@@ -71,32 +71,17 @@ def add(directory: Path, filled: Filled) -> None:
     Raises:
         OSError: the disk fails.
     """
-    data = msgspec.json.encode(filled) + b"\n"
-    fd = os.open(directory / NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        size = os.fstat(fd).st_size
-        torn = size and os.pread(fd, 1, size - 1) != b"\n"
-        write_whole(fd, (b"\n" if torn else b"") + data)
-        os.fdatasync(fd)
-    finally:
-        os.close(fd)
+    rows.append(directory / NAME, [filled])
 
 
 def ranges(directory: Path, backend: str) -> list[Range]:
     """What of a backend's gaps is filled; a file that is gone or shorter than it was fills nothing."""
-    return merged(filled for row in rows(directory) if row.backend == backend and _stands(row) for filled in row.ranges)
+    return merged(filled for row in load(directory) if row.backend == backend and _stands(row) for filled in row.ranges)
 
 
-def rows(directory: Path) -> list[Filled]:
-    """Every row that can be read."""
-    path = directory / NAME
-    found = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            found.append(msgspec.json.decode(line, type=Filled))
-        except msgspec.MsgspecError:
-            continue  # torn by a crash: what it would have said is found out again
-    return found
+def load(directory: Path) -> list[Filled]:
+    """Every row that can be read; what one torn by a crash would have said is found out again."""
+    return list(rows.load(directory / NAME, Filled))
 
 
 def _stands(row: Filled) -> bool:

@@ -12,7 +12,7 @@ import contextlib
 import datetime
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +33,6 @@ from scratchd.tools.table import counted
 from scratchd.tools.topics import Message, Topics
 
 SET_ASIDE = "kafka.set-aside*"
-
-DAY_MS = 86_400_000
 
 
 class _SetAside(msgspec.Struct, frozen=True):
@@ -307,8 +305,3 @@ def _holds(new: Path, old: Path) -> bool:
     """Whether every line of `old` is in `new`, in its order."""
     with new.open("rb") as lines, old.open("rb") as earlier:
         return all(line in lines for line in earlier)
-
-
-def ranges_by_backend(record: Record) -> Mapping[str, Sequence[Range]]:
-    """What is filled of each backend's gaps."""
-    return {backend: backfilled.ranges(record.directory, backend) for backend in record.cursors}

@@ -15,17 +15,14 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from scratchd.tools.tail import TailError
+from scratchd.tools.tail import POLL_MS, Audience, TailError
 from scratchd.tools.terminal import Palette, safe
-
-POLL_S = 0.1
 
 _REFUSED = re.compile(r"(?:.*\s)?(?:<\d>)?http: request refused (reason=.*)")
 _FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)')
@@ -81,7 +78,8 @@ def run(log: Path | None, instance: str, lines: int, palette: Palette, out: Text
         TailError: there is no such log, or it may not be read.
         BrokenPipeError: nobody reads `out` any more.
     """
-    source = _journald(instance, lines) if log is None else _file(log, lines)
+    audience = Audience(out)
+    source = _journald(instance, lines, audience) if log is None else _file(log, lines, audience)
     with contextlib.closing(source):
         for sample in source:
             out.write(_shown(sample, palette) + "\n")
@@ -97,7 +95,7 @@ def _shown(sample: Sample, palette: Palette) -> str:
     return f"{when}{palette.reason(safe(sample.reason))} {safe(sample.why)}{more}"
 
 
-def _journald(instance: str, lines: int) -> Generator[Sample, None, None]:
+def _journald(instance: str, lines: int, audience: Audience) -> Generator[Sample, None, None]:
     journalctl = shutil.which("journalctl")
     if journalctl is None or not Path("/run/systemd/journal").exists():
         raise TailError(
@@ -110,7 +108,8 @@ def _journald(instance: str, lines: int) -> Generator[Sample, None, None]:
         [*command, f"--lines={lines}"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
     ) as process:
         try:
-            for line in process.stdout or ():
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            for line in _coming(process.stdout.fileno(), audience):
                 entry = json.loads(line)
                 message = entry.get("MESSAGE")
                 if isinstance(message, str):
@@ -123,10 +122,10 @@ def _journald(instance: str, lines: int) -> Generator[Sample, None, None]:
         raise TailError(f"journalctl ended with {process.returncode}")
 
 
-def _file(path: Path, lines: int) -> Generator[Sample, None, None]:
+def _file(path: Path, lines: int, audience: Audience) -> Generator[Sample, None, None]:
     recent: deque[Sample] | None = deque(maxlen=lines)
     try:
-        for line in _piped() if str(path) == "-" else _lines(path):
+        for line in _piped(audience) if str(path) == "-" else _lines(path, audience):
             if line is None:
                 yield from recent or ()
                 recent = None
@@ -143,14 +142,30 @@ def _file(path: Path, lines: int) -> Generator[Sample, None, None]:
         raise TailError(f"{path}: {error.strerror}") from error
 
 
-def _piped() -> Iterator[str | None]:
+def _piped(audience: Audience) -> Iterator[str | None]:
     """The lines of standard input, all of which are shown."""
     yield None
-    for line in sys.stdin:
-        yield line.rstrip("\n")
+    yield from map(_text, _coming(sys.stdin.fileno(), audience))
 
 
-def _lines(path: Path) -> Iterator[str | None]:
+def _coming(source: int, audience: Audience) -> Iterator[bytes]:
+    """The lines that come from a descriptor, up to its end."""
+    torn = b""
+    while True:
+        audience.wait(None, source)
+        if not (chunk := os.read(source, 1 << 16)):
+            break
+        *whole, torn = (torn + chunk).split(b"\n")
+        yield from whole
+    if torn:
+        yield torn
+
+
+def _text(line: bytes) -> str:
+    return line.decode("ascii", "backslashreplace")
+
+
+def _lines(path: Path, audience: Audience) -> Iterator[str | None]:
     """The whole lines of a log, None once where it ended at first, and what comes; also of a new file in its place."""
     with contextlib.ExitStack() as held:
         file = held.enter_context(path.open("rb"))
@@ -158,17 +173,18 @@ def _lines(path: Path) -> Iterator[str | None]:
         while True:
             if chunk := file.read(1 << 16):
                 *whole, torn = (torn + chunk).split(b"\n")
-                yield from (line.decode("ascii", "backslashreplace") for line in whole)
+                yield from map(_text, whole)
                 continue
             if not caught_up:
                 yield None
                 caught_up = True
-            time.sleep(POLL_S)
+            audience.wait(POLL_MS)
             with contextlib.suppress(FileNotFoundError):
                 now, then = path.stat(), os.fstat(file.fileno())
                 if (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino):
                     if now.st_size < file.tell():  # truncated in its place
                         file.seek(0)
+                        torn = b""  # its end is gone with the rest
                 elif now.st_size and not file.peek():  # who writes has gone over to the new one
                     held.close()
                     file, torn = held.enter_context(path.open("rb")), b""

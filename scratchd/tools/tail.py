@@ -106,6 +106,31 @@ class Event:
     line: bytes
 
 
+class Audience:
+    """Whoever reads what is shown.
+
+    Args:
+        out: where it is shown.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._fd = out.fileno()
+
+    def wait(self, timeout_ms: int | None, source: int | None = None) -> None:
+        """Waits that long, None for ever, or until there is something to read from `source`, or its end.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        waiting = select.poll()
+        # Always reported: POLLERR where a pipe's reader has left, POLLHUP alone where a socket's has.
+        waiting.register(self._fd, 0)
+        if source is not None:
+            waiting.register(source, select.POLLIN)
+        if any(fd == self._fd for fd, _ in waiting.poll(timeout_ms)):
+            raise BrokenPipeError
+
+
 def run(config: Config, order: Order, palette: Palette, out: TextIO, notes: TextIO) -> None:
     """Shows events until it is interrupted, or until nobody reads `out`.
 
@@ -120,8 +145,7 @@ def run(config: Config, order: Order, palette: Palette, out: TextIO, notes: Text
         }
         show = _Show(order, palette, out, max(map(len, followers), default=0))
         show.events(_last(config.journal_directory, followers, order))
-        gone = select.poll()
-        gone.register(out.fileno(), 0)  # POLLERR is always reported: nobody reads any more
+        audience = Audience(out)
         while True:
             came = 0
             for event in _merged(followers, order, notes):
@@ -129,8 +153,7 @@ def run(config: Config, order: Order, palette: Palette, out: TextIO, notes: Text
                 came += 1
             if not came:
                 out.flush()
-                if any(happened & (select.POLLERR | select.POLLNVAL) for _, happened in gone.poll(POLL_MS)):
-                    raise BrokenPipeError
+                audience.wait(POLL_MS)
 
 
 def _flavors(config: Config, wanted: Sequence[str]) -> list[str]:

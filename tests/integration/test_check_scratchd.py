@@ -192,9 +192,28 @@ def test_a_quota_that_is_reached_is_critical_and_its_gap_is_seen(
     check("-p", port(daemon))
     with Client(daemon.address, "any.test", pad=400):
         daemon.wait_for(lambda: daemon.stats()["backends"]["file"]["gap_lines"], 20, "a gap")
+        wait_for(lambda: check("-p", port(daemon), "-C", "full")[0] == 2, 10, "the outlook")
         status, words = check("-p", port(daemon))
     assert status == 2
     assert re.search("gr reaches its quota in .*file has lost [0-9,]+ lines within the hour", words)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_canary_is_judged_by_its_answers(
+    start_daemon: Callable[..., Daemon], check: Checked, *, answered: bool
+) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    asked = listen if answered else f"127.0.0.1:{free_port()}"
+    daemon = start_daemon(
+        http={"listen": [listen]},
+        canary={"url": f"http://{asked}/track", "interval_s": 0.1, "timeout_s": 1},
+        flavors=[{"name": "canary", "hosts": ["127.0.0.1"]}],
+    )
+    daemon.wait_for(lambda: daemon.stats()["canary"]["beacons"] > 12, 20, "more than a second of beacons")
+    status, words = check("-p", port(daemon), "-C", "canary", "-C", "late", "-w", "canary=1")
+    assert (status, "no beacon of the canary was answered for" in words) == ((0, False) if answered else (1, True))
+    if not answered:
+        assert "refused" in words
 
 
 def test_a_flood_is_a_warning(start_daemon: Callable[..., Daemon], check: Checked) -> None:

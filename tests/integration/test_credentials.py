@@ -87,6 +87,10 @@ def test_tools_resolve_it_too(start: Callable[[], Daemon], kafka: Broker, topic:
     told = scratchd(daemon, "backfill", "--to", "kafka", status=78)
     assert 'scratchd backfill: kafka.librdkafka.sasl.password: the credential "kafka-password" is unresolved' in told
 
+    told = scratchd(daemon, "audit")
+    assert "Everything holds" in told
+    assert 'any: kafka: topics were not read: kafka.librdkafka.sasl.username: the credential "kafka-user"' in told
+
 
 def run(command: str, config: dict[str, object], tmp_path: Path, directory: str) -> tuple[int, str, str]:
     path = tmp_path / "config.json"

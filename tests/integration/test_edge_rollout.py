@@ -419,6 +419,38 @@ def test_a_rollback_works_with_a_plan_and_a_state_that_are_broken(make_bed: Call
     assert (bed.share(), bed.filed()["all"]) == ("0", "0")
 
 
+def test_the_guard_goes_on_by_the_last_plan_when_that_is_broken(make_bed: Callable[..., Bed], canary: Origin) -> None:
+    bed = make_bed(canary)
+    edge = bed.edge
+    edge.run("start")
+    edge.start_guard()
+    edge.run("skip", "--reason", "test")
+    wait_for((edge.directory / "run" / "samples.json").exists, 10, "the guard has looked")
+    (edge.directory / "plan.json").write_text("{")
+    (edge.directory / "state" / "it.json").write_text("{")
+    bed.proxy.set(all=9999)
+    wait_for(lambda: bed.share() == "100", 10, "it repairs the map")
+    canary.residual_lines = 3
+    wait_for(lambda: bed.share() == "0", 20, "it goes back")
+    wait_for(lambda: edge.state()["status"] == "rolled back", 5)
+    said = edge.stop_guard()
+    assert "the plan is wrong: the one that was read last counts" in said
+    assert "it.json: no state of a rollout" in said
+
+
+def test_a_share_that_no_state_explains_any_more_is_forgotten_too(make_bed: Callable[..., Bed], canary: Origin) -> None:
+    bed = make_bed(canary)
+    bed.edge.run("start")
+    bed.edge.run("skip", "--reason", "test")
+    (bed.edge.directory / "state" / "all.json").write_text("{")
+    assert "PROBLEM: " in bed.edge.run("status")
+    assert "no state of a rollout" in bed.edge.run("advance", status=1)
+    bed.edge.run("forget", "--tenant", "all", "--reason", "test")
+    assert (bed.share(), bed.filed()["all"], bed.filed()["all/headquarters"]) == ("0", "0", "0")
+    assert not (bed.edge.directory / "state" / "all.json").exists()
+    bed.edge.run("start")
+
+
 def test_two_at_once_are_one_after_another(make_bed: Callable[..., Bed], canary: Origin) -> None:
     bed = make_bed(canary)
     bed.edge.run("start")

@@ -1,16 +1,18 @@
-"""What several unit tests of the journal and the backends are built on, and hypothesis' profile.
+"""What several unit tests of journal, backends and configuration are built on, and hypothesis' profile.
 
 No deadline for an example: how long one takes says more about who else uses the machine than about the code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from scratchd.config import Config, ConfigError, load
 from scratchd.journal.flavor import FlavorJournal, Limits
 from scratchd.log import Log
 from scratchd.stats import FlavorStats, JournalStats
@@ -45,3 +47,31 @@ def open_journal(tmp_path: Path) -> Callable[..., FlavorJournal]:
 
 def _names(backends: Sequence[str]) -> Sequence[str]:
     return backends or ("file",)
+
+
+@pytest.fixture
+def load_text(tmp_path: Path) -> Callable[..., Config]:
+    """Loads a text as the configuration."""
+
+    def load_it(text: str | bytes, **kwargs: str) -> Config:
+        path = tmp_path / "config.json"
+        path.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
+        return load(path, **kwargs)
+
+    return load_it
+
+
+@pytest.fixture
+def errors_of(load_text: Callable[..., Config]) -> Callable[..., list[str]]:
+    """The errors of a text, or of an object to which a flavor is added where it has none."""
+
+    def errors(document: object, **kwargs: str) -> list[str]:
+        if isinstance(document, Mapping):
+            document = json.dumps({"flavors": [{"name": "gr", "hosts": ["www.example.gr"]}], **document})
+        with pytest.raises(ConfigError) as refused:
+            load_text(document, **kwargs)
+        assert str(refused.value) == "\n".join(refused.value.errors)
+        assert all(error.isprintable() for error in refused.value.errors)
+        return refused.value.errors
+
+    return errors

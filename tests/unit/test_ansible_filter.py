@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -58,4 +60,20 @@ def test_the_keys_are_those_that_scratchd_says_need_a_restart(plugin: ModuleType
 def test_differences_that_need_a_restart_are_named(
     plugin: ModuleType, old: dict[str, object], new: dict[str, object], keys: list[str]
 ) -> None:
-    assert plugin.FilterModule().filters()["waiting_for_restart"](old, new) == keys
+    assert _waiting(plugin, json.dumps(old).encode(), new) == keys
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'"{}"', b"\xff\xfe{", b'{"http": {}} }', b'{"journal": '],
+    ids=["empty", "torn", "a list", "null", "a string", "no text", "more than one", "a part"],
+)
+def test_a_file_that_is_no_configuration_waits_for_a_restart_and_can_be_repaired(
+    plugin: ModuleType, content: bytes
+) -> None:
+    assert _waiting(plugin, content, {}) == list(plugin.KEYS)
+
+
+def _waiting(plugin: ModuleType, content: bytes, new: dict[str, object]) -> object:
+    """What the filter says of a file that the role has slurped."""
+    return plugin.FilterModule().filters()["waiting_for_restart"](base64.b64encode(content).decode(), new)

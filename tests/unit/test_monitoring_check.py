@@ -39,8 +39,8 @@ WELL: dict[str, Any] = {
         name: {
             "takes_lines": True,
             "quota_full_in_s": None,
-            "file": {"state": "running"},
-            "kafka": {"state": "running"},
+            "file": {"state": "running", "gap_lines": 0},
+            "kafka": {"state": "running", "gap_lines": 5 if name == "gr" else 2},
         }
         for name in ("gr", "tr")
     },
@@ -135,6 +135,43 @@ def test_a_state_and_its_words(checked: Checked, changes: dict[str, Any], status
     assert checked(changes)[:2] == (status, f"SCRATCHD {('OK', 'WARNING', 'CRITICAL')[status]} - {words}")
 
 
+CANARY: dict[str, Any] = {
+    "beacons": 9,
+    "answer": {"delay_s": 0.1, "failures": 0, "last_success_at": "2026-11-23T13:59:58.000Z"},
+    "backends": {
+        name: {"delay_s": 0.3, "failures": 0, "last_success_at": "2026-11-23T13:59:58.000Z"}
+        for name in ("file", "kafka")
+    },
+    "last_error": None,
+}
+UNANSWERED = {"at": "2026-11-23T13:59:30.000Z", "where": "answer", "message": "connection refused"}
+NOT_FOUND = {**UNANSWERED, "where": "kafka", "message": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({}, 0, "scratchd 1.2.3: .*"),
+        ({"answer.last_success_at": "2026-11-23T13:58:59.000Z"}, 1, "no beacon of the canary was answered for 61 s"),
+        (
+            {"answer.last_success_at": "2026-11-23T13:50:00.000Z", "last_error": UNANSWERED},
+            2,
+            "no beacon of the canary was answered for 10 min: connection refused",
+        ),
+        ({"answer.last_success_at": None, "answer.failures": 1}, 2, "no beacon of the canary was answered for 2 h"),
+        ({"answer.last_success_at": None, "answer.delay_s": None, "backends.file.delay_s": None}, 0, "scratchd .*"),
+        ({"backends.kafka.delay_s": 301.5, "last_error": NOT_FOUND}, 1, "the canary is found in kafka after 5 min"),
+    ],
+    ids=["well", "missed", "unanswered", "never answered", "not sent yet", "late"],
+)
+def test_a_canary_and_its_words(checked: Checked, changes: dict[str, Any], status: int, words: str) -> None:
+    canary = {"canary": copy.deepcopy(CANARY)}
+    found, said, data = checked(canary | {f"canary.{path}": value for path, value in changes.items()})
+    assert found == status
+    assert re.fullmatch(f"SCRATCHD [A-Z]+ - {words}", said)
+    assert {"canary_since_answer", "canary_file_delay", "canary_kafka_delay"} <= set(data)
+
+
 def test_the_worst_is_told_first(checked: Checked) -> None:
     status, words, _ = checked({"ledger.residual_lines": 1, "journal.full_in_s": 80000})
     assert status == 2
@@ -143,9 +180,23 @@ def test_the_worst_is_told_first(checked: Checked) -> None:
 
 def test_gaps_warn_when_they_are_new(checked: Checked) -> None:
     assert checked({})[0] == 0
-    status, words, data = checked({"backends.kafka.gap_lines": 1207})
+    status, words, data = checked({"backends.kafka.gap_lines": 1207, "flavors.gr.kafka.gap_lines": 1205})
     assert (status, words) == (1, "SCRATCHD WARNING - kafka has lost 1,200 lines within the hour (1,207 in all)")
     assert data["kafka_new_gap_lines"] == "1200;0;;0"
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        {"flavors": {"gr": WELL["flavors"]["gr"]}, "backends.kafka.gap_lines": 5},
+        {"flavors": {}, "backends.kafka.gap_lines": 0},
+        {"flavors": {}, "backends": {}},
+    ],
+    ids=["a removed flavor is forgotten and comes back", "a start, no journal opened yet", "a start, no backend yet"],
+)
+def test_flavors_that_go_and_come_are_no_gap(checked: Checked, passing: dict[str, Any]) -> None:
+    assert [checked(changes)[0] for changes in ({}, passing, {}, {})] == [0, 0, 0, 0]
+    assert checked({"flavors.tr.kafka.gap_lines": 3})[1].startswith("SCRATCHD WARNING - kafka has lost 1 lines")
 
 
 def test_a_failed_sync_warns(checked: Checked) -> None:

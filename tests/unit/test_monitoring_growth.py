@@ -50,9 +50,16 @@ def test_addresses_are_apart() -> None:
     assert growth.grown("a", {"lines": 2}, 60) == {"lines": 1}
 
 
-def test_a_counter_that_is_new_grew_from_nothing() -> None:
+def test_a_counter_that_is_new_has_not_grown() -> None:
     growth.grown("a", {}, 0)
-    assert growth.grown("a", {"lines": 3}, 60) == {"lines": 3}
+    assert growth.grown("a", {"lines": 5000}, 60) == {"lines": 0}
+    assert growth.grown("a", {"lines": 5003}, 120) == {"lines": 3}
+
+
+def test_a_counter_that_is_missing_stands_where_it_stood() -> None:
+    growth.grown("a", {"lines": 5000}, 0)
+    assert growth.grown("a", {}, 60) == {"lines": 0}
+    assert growth.grown("a", {"lines": 5003}, 7200) == {"lines": 3}
 
 
 def test_what_is_kept_does_not_grow_with_quiet_runs(place: Path) -> None:
@@ -67,6 +74,13 @@ def test_a_file_that_is_damaged_begins_anew(place: Path, content: bytes) -> None
     (kept,) = place.iterdir()
     kept.write_bytes(content)
     assert seen((60, 5), (120, 6)) == [0, 1]
+
+
+def test_a_file_of_an_earlier_version_is_gone_on_with(place: Path) -> None:
+    seen((0, 1))
+    (kept,) = place.iterdir()
+    kept.write_text('[[0, {"lines": 1, "sums": 9}], [30, {"lines": 2}], [60, {"lines": 3, "sums": 9}]]')
+    assert growth.grown("a", {"lines": 4, "others": 7}, 90) == {"lines": 3, "sums": 0, "others": 0}
 
 
 def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

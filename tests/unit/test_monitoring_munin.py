@@ -41,6 +41,24 @@ def test_wrong_use_fails_with_words(capsys: pytest.CaptureFixture[str], program:
     assert words in err
 
 
+def test_lines_lost_are_each_flavors_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A flavor that is not there has no value, and Munin a hole: no count that falls and comes back as a loss."""
+    feed = {"gap_lines": 5000, "set_aside_lines": 2}
+    document = {
+        "backends": {"kafka": feed},
+        "flavors": {"gr": {"received_lines": 9000, "kafka": feed}, "tr": {"received_lines": 10}},
+        "ledger": {"residual_lines": 0},
+    }
+    monkeypatch.setattr(munin, "stats", lambda _address, _timeout_s: document)
+    assert munin.main(["fetch"], "scratchd_lost") == 0
+    lost = dict(line.split(".value ") for line in capsys.readouterr().out.splitlines())
+    names = [munin.munin_name(f"gr kafka {what}") for what in ("gaps", "set aside")]
+    assert lost == {names[0]: "5000", names[1]: "2", "ledger_residual": "0"}
+    document["flavors"] = {}
+    assert munin.main(["fetch"], "scratchd_lost") == 0
+    assert capsys.readouterr().out == "ledger_residual.value 0\n"
+
+
 @pytest.mark.parametrize(
     ("error", "answers"), [(DownError("down"), "up.value 0\n"), (NonsenseError("odd"), "")], ids=["down", "unknown"]
 )

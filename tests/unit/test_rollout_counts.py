@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -33,18 +34,18 @@ def look(
         for side, given_ in (("scratchd", scratchd), ("legacy", legacy))
         for name in SIDE_COUNTERS
     }
-    told = received is not None
+    speaks = received is not None
     return Look(
         at=at,
         haproxy=Source(run, counters),
         servers_up={"gr": 1},
         servers=1,
-        lines={ADDRESS: Source("", {"received/gr": received, "gaps/gr": gaps})} if received is not None else {},
-        received_meanwhile={ADDRESS: {"gr": meanwhile}} if told else {},
-        events={ADDRESS: Source(started, {"duplicates": duplicates, "backend_errors": errors})} if told else {},
-        residual_lines=0 if told else None,
-        pending_age_s=0.0 if told else None,
-        silent=frozenset() if told else frozenset([ADDRESS]),
+        lines={ADDRESS: Source("", {"received/gr": received, "gaps/gr/file": gaps})} if received is not None else {},
+        received_meanwhile={ADDRESS: {"gr": meanwhile}} if speaks else {},
+        events={ADDRESS: Source(started, {"duplicates": duplicates, "backend_errors": errors})} if speaks else {},
+        residual_lines=0 if speaks else None,
+        pending_age_s=0.0 if speaks else None,
+        silent=frozenset() if speaks else frozenset([ADDRESS]),
     )
 
 
@@ -86,6 +87,53 @@ def test_a_restart_of_haproxy_costs_nothing_but_what_nobody_saw() -> None:
 def test_a_restart_of_scratchd_does_not_take_errors_back() -> None:
     counts = counted(look(0, errors=5), look(1, errors=7), look(2, errors=1, started="b"))
     assert counts.backend_errors == 3
+
+
+def told(at: float, answered: int, **lines: int) -> Look:
+    """A look at which the instance tells these line counters, `__` for `/`, and no others."""
+    counters = {name.replace("__", "/"): count for name, count in lines.items()}
+    return replace(look(at, scratchd=events(answered)), lines={ADDRESS: Source("", counters)})
+
+
+@pytest.mark.parametrize(
+    "between_",
+    [
+        pytest.param({}, id="none"),
+        pytest.param({"received__it": 70, "gaps__it__file": 3}, id="others"),
+        pytest.param({"received__gr": 9000}, id="lines without a backend"),
+        pytest.param({"received__gr": 9000, "gaps__gr__kafka": 4000}, id="one backend of two"),
+    ],
+)
+def test_counters_that_are_away_for_a_look_go_on_where_they_were(between_: dict[str, int]) -> None:
+    """History is no news, and neither hides what is lost now nor makes up a loss."""
+    first = told(0, 0, received__gr=9000, gaps__gr__file=1000, gaps__gr__kafka=4000)
+    last = told(2, 1000, received__gr=9990, gaps__gr__file=1002, gaps__gr__kafka=4001)
+    assert counted(first, told(1, 0, **between_), last).lost_lines == 10 + 3
+
+
+def test_what_an_instance_has_always_had_is_no_news_when_it_is_told_late() -> None:
+    late = told(1, 1000, received__gr=9000, gaps__gr__file=5000)
+    counts = counted(told(0, 1000), late, told(2, 2000, received__gr=9900, gaps__gr__file=5001))
+    assert counts.lost_lines == 1000 - 900 + 1
+
+
+def test_a_backend_that_is_switched_off_takes_no_gaps_with_it() -> None:
+    counts = counted(
+        told(0, 0, received__gr=0, gaps__gr__file=100, gaps__gr__kafka=150),
+        told(1, 100, received__gr=100, gaps__gr__file=107),
+        told(2, 200, received__gr=200, gaps__gr__file=107, gaps__gr__kafka=151),
+    )
+    assert counts.lost_lines == 8
+
+
+def test_a_restart_of_scratchd_begins_its_errors_anew_and_not_its_journals() -> None:
+    """The two kinds of counters of one instance: for the process, and for the journal's lifetime."""
+    counts = counted(
+        look(0, received=9000, gaps=5000, errors=5, duplicates=4),
+        look(1, scratchd=events(100), received=9100, gaps=5000, errors=7, duplicates=4),
+        look(2, scratchd=events(110), received=9108, gaps=5001, errors=1, duplicates=2, started="b"),
+    )
+    assert (counts.backend_errors, counts.lost_lines) == (3, 1)
 
 
 def test_counters_that_somebody_cleared_begin_anew() -> None:

@@ -116,6 +116,37 @@ def test_a_legacy_side_without_answers_leaves_the_maximum_alone() -> None:
     assert verdict_of("errors", judged(counts(errors=3000, legacy=299), gates)) is Verdict.PASS
 
 
+NONE = Gates(errors=Proportion(0), slow=Proportion(0), malformed=Proportion(0), lost=Proportion(0))
+
+
+@pytest.mark.parametrize(
+    ("given_", "verdict"),
+    [
+        pytest.param(counts(), Verdict.PASS, id="none of many"),
+        pytest.param(counts(answers=300), Verdict.PASS, id="none of the smallest sample"),
+        pytest.param(counts(answers=299), Verdict.INCONCLUSIVE, id="none of too few"),
+        pytest.param(counts(lost=1), Verdict.FAIL, id="one of many"),
+        pytest.param(counts(answers=20, lost=1), Verdict.FAIL, id="one of few"),
+        pytest.param(counts(answers=19, lost=1), Verdict.INCONCLUSIVE, id="one of too few"),
+    ],
+)
+def test_a_limit_of_zero_means_none(given_: Counts, verdict: Verdict) -> None:
+    assert judged(given_, NONE).verdict is verdict
+
+
+@pytest.mark.parametrize("legacy", [300, 301, 1000, 99_999, 1_000_000])
+@pytest.mark.parametrize("legacy_errors", [0, 1])
+def test_none_is_no_worse_than_the_legacy_side(legacy: int, legacy_errors: int) -> None:
+    gates = Gates(errors=Proportion(1, 0))
+    given_ = counts(answers=300, legacy=legacy, legacy_errors=legacy_errors)
+    assert verdict_of("errors", judged(given_, gates)) is Verdict.PASS
+
+
+def test_some_are_yet_to_be_proven_no_worse_than_the_legacy_side() -> None:
+    gates = Gates(errors=Proportion(1, 0))
+    assert verdict_of("errors", judged(counts(errors=10, legacy_errors=10), gates)) is Verdict.INCONCLUSIVE
+
+
 answers_ = st.integers(0, 3000)
 
 

@@ -197,23 +197,45 @@ def test_states_are_kept_for_each_tenant(store: Store) -> None:
     store.save(started())
     store.save(replace(started(), tenant="it"))
     store.save(replace(started(), status=Status.PAUSED))
-    assert {name: rollout.status for name, rollout in store.rollouts().items()} == {"gr": "paused", "it": "under way"}
+    found, broken = store.rollouts()
+    assert {name: rollout.status for name, rollout in found.items()} == {"gr": "paused", "it": "under way"}
+    assert broken == {}
     store.forget("gr")
     store.forget("gr")
-    assert list(store.rollouts()) == ["it"]
+    assert list(store.rollouts()[0]) == ["it"]
+    assert store.rollout("gr") is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"tenant": "gr"}', "null"])
-def test_a_state_that_cannot_be_read_is_an_error_that_names_its_file(store: Store, content: str) -> None:
-    (store.state / "gr.json").write_text(content)
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"tenant": "gr"}', "null", '{"steps": [1]}', "\xff"])
+def test_a_state_that_cannot_be_read_is_an_error_that_names_its_file_and_hides_no_other(
+    store: Store, content: str
+) -> None:
+    (store.state / "gr.json").write_text(content, encoding="latin-1")
+    store.save(replace(started(), tenant="it"))
     with pytest.raises(StoreError, match=r"gr\.json: no state of a rollout"):
-        store.rollouts()
+        store.rollout("gr")
+    found, broken = store.rollouts()
+    assert (list(found), list(broken)) == (["it"], ["gr"])
+    assert "gr.json: no state of a rollout" in broken["gr"]
 
 
 def test_a_step_beyond_the_last_is_no_state(store: Store) -> None:
     store.save(replace(started(), step=3))
     with pytest.raises(StoreError, match="step 3 of 3"):
-        store.rollouts()
+        store.rollout("gr")
+
+
+def test_a_copy_by_another_name_is_nobodys_state(store: Store) -> None:
+    store.save(started())
+    (store.state / "gr-old.json").write_text((store.state / "gr.json").read_text())
+    assert list(store.rollouts()[0]) == ["gr"]
+
+
+def test_a_state_of_a_later_version_can_be_read(store: Store) -> None:
+    document = started().document()
+    later = {**document, "colour": "blue", "steps": [{**step, "colour": "red"} for step in document["steps"]]}
+    (store.state / "gr.json").write_text(json.dumps(later))
+    assert store.rollout("gr") == started()
 
 
 def test_the_lock_is_held_by_one_at_a_time(store: Store) -> None:

@@ -6,6 +6,7 @@ import datetime
 import io
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,23 +54,58 @@ def write(loaded: config.Config, flavor: str, first: int, *lines: Mapping[str, o
     (directory / str(SegmentName(first, 0, EPOCH))).write_bytes(segment_head(first, EPOCH) + framed)
 
 
+class Impatient(io.StringIO):
+    """What is shown to somebody who goes away once something was.
+
+    Args:
+        reading: that one's end.
+        writing: the command's.
+    """
+
+    def __init__(self, reading: int, writing: int) -> None:
+        super().__init__()
+        self.flushes = 0
+        self._reading = reading
+        self._writing = writing
+
+    def fileno(self) -> int:
+        """Looked at, not written to."""
+        return self._writing
+
+    def flush(self) -> None:
+        """Something was shown."""
+        self.flushes += 1
+        if self.flushes == 1:
+            os.close(self._reading)
+        assert self.flushes < 5, "it goes on though nobody reads"
+
+
+@pytest.fixture(params=["pipe", "socket"])
+def impatient(request: pytest.FixtureRequest) -> Iterator[Impatient]:
+    """By a pipe as in a shell, by a socket as under inetd and the like."""
+    if request.param == "pipe":
+        reading, writing = os.pipe()
+    else:
+        reading, writing = (end.detach() for end in socket.socketpair())
+    yield Impatient(reading, writing)
+    os.close(writing)
+
+
 def shown(loaded: config.Config, order: Order, palette: Palette | None = None, notes: io.StringIO | None = None) -> str:
-    """What is shown of what is there, to somebody who reads that much and goes away."""
+    """What is shown of what is there."""
     reading, writing = os.pipe()
-    with os.fdopen(reading) as come, os.fdopen(writing, "w"):
-        os.set_blocking(reading, False)
-
-        class Impatient(io.StringIO):
-            def fileno(self) -> int:
-                return writing
-
-            def flush(self) -> None:
-                come.close()
-
-        out_text = Impatient()
+    out = Impatient(reading, writing)
+    try:
         with pytest.raises(BrokenPipeError):
-            tail.run(loaded, order, palette or Palette(on=False), out_text, notes or io.StringIO())
-    return out_text.getvalue()
+            tail.run(loaded, order, palette or Palette(on=False), out, notes or io.StringIO())
+    finally:
+        os.close(writing)
+    return out.getvalue()
+
+
+def test_events_end_when_who_reads_them_leaves(configured: config.Config, impatient: Impatient) -> None:
+    with pytest.raises(BrokenPipeError):
+        tail.run(configured, Order(), Palette(on=False), impatient, io.StringIO())
 
 
 def test_events_are_shown_with_time_flavor_and_values(configured: config.Config) -> None:
@@ -254,14 +290,73 @@ def test_an_instance_has_its_unit(instance: str, unit: str) -> None:
     assert refusals.unit(instance) == unit
 
 
-def test_standard_input_is_shown_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = "http: ready\nhttp: request refused reason=a why=b\n<6>http: request refused reason=c why=d not_logged=1500\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO(log))
-    out = io.StringIO()
-    refusals.run(Path("-"), "", 0, Palette(on=False), out)
-    assert out.getvalue() == "a b\nc d (and 1,500 more before it)\n"
+@pytest.mark.parametrize("end", ["\n", ""], ids=["whole", "torn"])
+def test_standard_input_is_shown_to_its_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    first, second = "http: request refused reason=a why=b", "<6>http: request refused reason=c why=d not_logged=1500"
+    log.write_text(f"http: ready\n{first}\n{second}{end}")
+    with log.open() as stdin, out.open("w") as stdout:
+        monkeypatch.setattr("sys.stdin", stdin)
+        refusals.run(Path("-"), "", 0, Palette(on=False), stdout)
+    assert out.read_text() == "a b\nc d (and 1,500 more before it)\n"
+
+
+def test_refusals_of_a_file_end_when_who_reads_them_leaves(tmp_path: Path, impatient: Impatient) -> None:
+    log = tmp_path / "log"
+    log.write_text("http: request refused reason=a why=b\n")
+    with pytest.raises(BrokenPipeError):
+        refusals.run(log, "", 10, Palette(on=False), impatient)
+    assert impatient.getvalue() == "a b\n"
+
+
+def test_refusals_of_journald_end_when_who_reads_them_leaves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, impatient: Impatient
+) -> None:
+    """Over a journalctl that has one entry, and then none for a minute."""
+    entry = {"MESSAGE": "http: request refused reason=a why=é", "__REALTIME_TIMESTAMP": f"{NOON_MS}000"}
+    journalctl = tmp_path / "journalctl"
+    journalctl.write_text(f"#!/bin/sh\necho '{json.dumps(entry, ensure_ascii=False)}'\nexec sleep 60\n")
+    journalctl.chmod(0o755)
+    monkeypatch.setattr("shutil.which", lambda _name: str(journalctl))
+    monkeypatch.setattr(Path, "exists", lambda _path: True)
+    with pytest.raises(BrokenPipeError):
+        refusals.run(None, "", 10, Palette(on=False), impatient)
+    assert impatient.getvalue() == "14:00:00.000 a é\n"
+
+
+def test_a_log_that_is_truncated_within_a_line_begins_anew(tmp_path: Path) -> None:
+    """As logrotate's copytruncate does it."""
+    log = tmp_path / "log"
+    log.write_text("http: request refused reason=a why=b\nhttp: request refused reason=x not_logged=7 why=")
+    reading, writing = os.pipe()
+
+    class Rotating(Impatient):
+        def flush(self) -> None:
+            if "c d" in self.getvalue():
+                super().flush()
+            else:
+                log.write_text("http: request refused reason=c why=d\n")
+
+    out = Rotating(reading, writing)
+    with pytest.raises(BrokenPipeError):
+        refusals.run(log, "", 10, Palette(on=False), out)
+    os.close(writing)
+    assert out.getvalue() == "a b\nc d\n"
+
+
+def test_refusals_of_a_pipe_end_when_who_reads_them_leaves(
+    monkeypatch: pytest.MonkeyPatch, impatient: Impatient
+) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as stdin, os.fdopen(writing, "w") as log:
+        monkeypatch.setattr("sys.stdin", stdin)
+        log.write("http: request refused reason=a why=b\n")
+        log.flush()
+        with pytest.raises(BrokenPipeError):
+            refusals.run(Path("-"), "", 10, Palette(on=False), impatient)
+    assert impatient.getvalue() == "a b\n"
 
 
 def test_a_log_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(TailError, match="No such file"):
-        refusals.run(tmp_path / "log", "", 0, Palette(on=False), io.StringIO())
+    with (tmp_path / "out").open("w") as out, pytest.raises(TailError, match="No such file"):
+        refusals.run(tmp_path / "log", "", 0, Palette(on=False), out)

@@ -6,6 +6,8 @@ docs/configuration.md; a test holds them against scratchd's own description.
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Mapping
 
 DOCUMENTATION = r"""
@@ -15,10 +17,11 @@ version_added: 0.1.0
 description:
   - Of two configurations of scratchd, the keys that differ and that only a start can change.
   - Where there are none, C(systemctl reload) puts the new one into effect.
+  - Of a file that is no configuration nobody knows what runs by it, so all of them wait.
 options:
   _input:
-    description: The configuration that is running.
-    type: dict
+    description: The file of the configuration that is running, in base64, as M(ansible.builtin.slurp) returns it.
+    type: str
     required: true
   new:
     description: The configuration that is to run.
@@ -28,7 +31,7 @@ author: The scratchd developers
 """
 
 EXAMPLES = r"""
-keys: "{{ {'journal': {'sync': 'none'}} | scratchd.scratchd.waiting_for_restart({'journal': {'sync': 'always'}}) }}"
+keys: "{{ slurped.content | scratchd.scratchd.waiting_for_restart({'journal': {'sync': 'always'}}) }}"
 """
 
 RETURN = r"""
@@ -55,8 +58,14 @@ KEYS = (
 )
 
 
-def waiting_for_restart(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """The keys, sorted."""
+def waiting_for_restart(content: str, new: Mapping[str, object]) -> list[str]:
+    """The keys, sorted; `content` is base64 of a file that may be broken, and is then about to be repaired."""
+    try:
+        old = json.loads(base64.b64decode(content))
+    except ValueError:
+        old = None
+    if not isinstance(old, Mapping):
+        return list(KEYS)
     return [key for key in KEYS if _at(old, key) != _at(new, key)]
 
 
