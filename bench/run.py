@@ -267,8 +267,12 @@ def aims(samples: Samples, outages: Sequence[Outage], starts: Sequence[Start]) -
     yield from compared("file only", "stock", name, lambda figures: figures.requests_s, 25, at_least=True)
     name = "p99 at 1,000 a second, to the Go reference"
     yield from compared("1,000 a second", "go", name, lambda figures: figures.latency_ms["p99"], 1.5, at_least=False)
-    if "typical" in samples:
-        peaks = [figures.peak_bytes / 1e6 for query in ("typical", "heavy") for figures in samples[query]["scratchd"]]
+    peaks = [
+        figures.peak_bytes / 1e6
+        for query in ("typical", "heavy")
+        for figures in samples.get(query, {}).get("scratchd", ())
+    ]
+    if peaks:
         name = "peak memory under full load, MB"
         yield Aim(name, 52, ratio=statistics.median(peaks), low=min(peaks), high=max(peaks))
     if outages:
