@@ -64,7 +64,9 @@ def parse(text: str) -> Address:
     if re.fullmatch(r"[0-9]{1,5}", port) is None or int(port) > 65535:
         raise ValueError("has no valid port: expected a number from 0 to 65535 behind the last colon")
     if host in ("", "*"):
-        raise ValueError(f"has no host: for every address of this machine write 0.0.0.0:{port} or [::]:{port}")
+        raise ValueError(
+            f"has no host: every address of this machine is 0.0.0.0:{port} for IPv4 and [::]:{port} for IPv6"
+        )
     if bracketed is not None:
         _require_ipv6(host)
     elif not is_name(host):

@@ -245,15 +245,20 @@ def _day(text: str) -> datetime.date:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-12-31") from None
 
 
-def _load(chosen: argparse.Namespace, *, default_if_missing: bool = False) -> Config | None:
-    """The configuration, None after its errors were printed."""
+def _load(chosen: argparse.Namespace, *, for_flavors: bool = True) -> Config | None:
+    """The configuration, None after its errors were printed.
+
+    Args:
+        chosen: which one.
+        for_flavors: whether its flavors matter; else it may lack them, and the default file may be missing.
+    """
     from scratchd import config  # noqa: PLC0415 - see the module's docstring
 
     path = _path(chosen)
-    if default_if_missing and not hasattr(chosen, "config") and not path.exists():
+    if not for_flavors and not hasattr(chosen, "config") and not path.exists():
         return config.Config(flavors=(config.Flavor(name="any", hosts=("*",)),))
     try:
-        return _read(chosen)
+        return _read(chosen, needs_flavors=for_flavors)
     except config.ConfigError as error:
         for line in error.errors:
             print(line, file=sys.stderr)
@@ -265,10 +270,10 @@ def _path(chosen: argparse.Namespace) -> Path:
     return path
 
 
-def _read(chosen: argparse.Namespace) -> Config:
+def _read(chosen: argparse.Namespace, *, needs_flavors: bool = True) -> Config:
     from scratchd import config  # noqa: PLC0415 - see the module's docstring
 
-    return config.load(_path(chosen), instance=getattr(chosen, "instance", None))
+    return config.load(_path(chosen), instance=getattr(chosen, "instance", None), needs_flavors=needs_flavors)
 
 
 def _has_credentials(loaded: Config, command: str) -> bool:
@@ -319,7 +324,7 @@ def _check(chosen: argparse.Namespace) -> int:
 
 
 def _convert(chosen: argparse.Namespace) -> int:
-    loaded = _load(chosen, default_if_missing=True)
+    loaded = _load(chosen, for_flavors=False)
     if loaded is None:
         return BAD_CONFIGURATION
     from scratchd.tools import convert  # noqa: PLC0415 - the same

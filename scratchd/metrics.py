@@ -31,8 +31,6 @@ from scratchd.figures import Figure, exposed
 from scratchd.refusal import Reason
 from scratchd.stats import BrokerStats, Durations, FeedStats, FlavorStats, LegStats, ProducerStats, Stats
 
-CONTENT_TYPE: str = CONTENT_TYPE_LATEST
-
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
 
@@ -53,7 +51,13 @@ _REASONS = sorted(reason.word for reason in Reason)
 
 
 class Metrics:
-    """Renders `stats` for Prometheus."""
+    """Renders `stats` for Prometheus.
+
+    Attributes:
+        content_type: of what is rendered.
+    """
+
+    content_type: str = CONTENT_TYPE_LATEST
 
     def __init__(self, stats: Stats) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -63,7 +67,7 @@ class Metrics:
         GCCollector(registry=self._registry)
 
     def render(self) -> bytes:
-        """The exposition, of type `CONTENT_TYPE`."""
+        """The exposition."""
         return generate_latest(self._registry)
 
 

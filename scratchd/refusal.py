@@ -8,10 +8,13 @@ the log.
 from __future__ import annotations
 
 import enum
+import itertools
 from dataclasses import dataclass
 
 SHOWN_BYTES = 100
-"""At most this much of what a client sent is repeated in an answer or in the log, before escaping."""
+"""At most this much of an answer, or of a line of the log, is what a client sent, escapes included."""
+
+_CUT = "..."
 
 
 class Reason(enum.Enum):
@@ -59,8 +62,13 @@ class Refusal:
 
 
 def shown(data: bytes) -> str:
-    r"""What a client sent as printable ASCII: `"`, `\` and all outside 0x20-0x7E escaped, cut at 100 bytes."""
-    text = "".join(
-        chr(byte) if 0x20 <= byte <= 0x7E and byte not in b'"\\' else f"\\x{byte:02x}" for byte in data[:SHOWN_BYTES]
-    )
-    return text + ("..." if len(data) > SHOWN_BYTES else "")
+    r"""What a client sent as printable ASCII: `"`, `\` and all outside 0x20-0x7E escaped, 100 bytes at most."""
+    pieces = [_escaped(byte) for byte in data[: SHOWN_BYTES + 1]]
+    if sum(map(len, pieces)) <= SHOWN_BYTES:
+        return "".join(pieces)
+    ends = itertools.accumulate(map(len, pieces))
+    return "".join(piece for piece, end in zip(pieces, ends, strict=True) if end <= SHOWN_BYTES - len(_CUT)) + _CUT
+
+
+def _escaped(byte: int) -> str:
+    return chr(byte) if 0x20 <= byte <= 0x7E and byte not in b'"\\' else f"\\x{byte:02x}"

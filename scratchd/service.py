@@ -46,8 +46,8 @@ from scratchd.journal.flavor import JournalLockedError, locked
 from scratchd.journal.outlook import Outlook
 from scratchd.journal.recovery import NewerJournalError
 from scratchd.log import Log
-from scratchd.metrics import Metrics
 from scratchd.reload import Reloader, ReloadError
+from scratchd.scrape import Scrape
 from scratchd.stats import Stats, rates
 from scratchd.systemd import PULSE_S, Status, Systemd
 from scratchd.tenants import ComebackError, Tenants
@@ -164,7 +164,7 @@ class Service:
         background.start_soon(reloader.run, self._ready, self._stopping)
         history = History(stats, time.monotonic)
         page = Page(stats.document, history, self._readiness, lambda: datetime.datetime.now(datetime.UTC))
-        admin = Admin(config.http, stats.document, Metrics(stats).render, page, self._readiness, log=Log("http"))
+        admin = Admin(config.http, stats.document, Scrape(stats).exposition, page, self._readiness, log=Log("http"))
         background.start_soon(admin.serve, sockets.admin)
         destinations = Destinations(flavors, clock_ms=clock_ms)
         tenants = Tenants(self._directory, config.journal, stats, clock_ms=clock_ms)

@@ -54,12 +54,13 @@ class ConfigError(Exception):
         self.errors = errors
 
 
-def load(path: Path, *, instance: str | None = None) -> Config:
+def load(path: Path, *, instance: str | None = None, needs_flavors: bool = True) -> Config:
     """Reads and checks the configuration, librdkafka's properties included; touches nothing but the file.
 
     Args:
         path: the file; errors show its base name.
         instance: replaces the key `instance`; None leaves it as it is.
+        needs_flavors: whether a configuration without any is wrong; else it gets one of any host.
 
     Raises:
         ConfigError: the file cannot be read or anything in it is wrong; it has every error.
@@ -70,6 +71,8 @@ def load(path: Path, *, instance: str | None = None) -> Config:
         parsed = document.parse(_read(path))
         if instance is not None:
             parsed["instance"] = instance
+        if not needs_flavors:
+            parsed.setdefault("flavors", [{"name": "any", "hosts": ["*"]}])
         config = document.read(parsed, Config, report)
         rules.check(config, report)
     except document.NotAnObjectError as error:

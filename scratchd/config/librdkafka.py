@@ -49,6 +49,8 @@ REFUSED: Mapping[str, str] = {
     "queue.buffering.*": "scratchd bounds what is in flight below librdkafka's queue; for the delay set linger.ms",
     "transactional.id": "lines are persisted at least once, without transactions",
     "plugin.library.paths": "it would load foreign code into the service",
+    "delivery.report.only.error": "a line counts as persisted when its delivery is reported",
+    "test.mock.*": "a broker in memory would count lines as persisted that nobody has",
     "default.topic.config": "set the topic's properties beside the others",
     "default_topic_conf": "set the topic's properties beside the others",
     "*_cb": _CALLBACK,

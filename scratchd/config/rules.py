@@ -6,8 +6,10 @@ with errors and then has defaults in their places, so a rule looks only at keys 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from scratchd.config import librdkafka, syntax
-from scratchd.config.credentials import Credential
+from scratchd.config.credentials import Credential, Value
 from scratchd.config.document import Report, join, shown
 from scratchd.config.sections import Config
 
@@ -156,4 +158,12 @@ def _check_librdkafka(config: Config, report: Report) -> None:
     if properties:
         for name, objection in librdkafka.examine(properties).errors:
             path = join("kafka.librdkafka", name) if name else "kafka.librdkafka"
-            report.add(path, f"librdkafka refuses it: {objection}")
+            report.add(path, f"{_named(name, properties)}librdkafka refuses it: {objection}")
+
+
+def _named(name: str, properties: Mapping[str, Value | Credential]) -> str:
+    """The value of a property that is refused, where it is one's own and no secret."""
+    values = {own: value for own, value in properties.items() if not isinstance(value, Credential)}
+    if name not in values or librdkafka.is_secret(name):
+        return ""
+    return librdkafka.Concealment(properties, values)(shown(values[name])) + ": "

@@ -14,7 +14,6 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from scratchd.config import Http
 from scratchd.http.acceptor import Acceptor
@@ -40,7 +39,7 @@ class Admin:
     Args:
         config: who may ask, and times.
         document: the figures of `/stats`.
-        metrics: the same in Prometheus' text format.
+        metrics: the same in Prometheus' text format, behind its content type.
         page: the same for people.
         readiness: `ready`, or why not in one word.
         log: where it is told what goes wrong with connections.
@@ -50,7 +49,7 @@ class Admin:
         self,
         config: Http,
         document: Callable[[], Mapping[str, object]],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[tuple[str, bytes]]],
         page: Page,
         readiness: Callable[[], str],
         *,
@@ -111,7 +110,7 @@ class Admin:
             b"/health/live": lambda: _text(200, "live"),
             b"/health/ready": self._ready,
             b"/stats": self._stats,
-            b"/metrics": lambda: _answer(200, CONTENT_TYPE_LATEST, self._metrics()),
+            b"/metrics": self._exposition,
         }
         if path not in answers:
             known = ", ".join(sorted(known.decode() for known in answers))
@@ -129,6 +128,10 @@ class Admin:
             await trio.lowlevel.checkpoint()
         fields = ((b"Content-Security-Policy", self._page.policy.encode()), (b"Referrer-Policy", b"no-referrer"))
         return _answer(200, "text/html; charset=utf-8", "".join(pieces).encode(), *fields)
+
+    async def _exposition(self) -> Answer:
+        content_type, text = await self._metrics()
+        return _answer(200, content_type, text)
 
     def _ready(self) -> Answer:
         word = self._readiness()

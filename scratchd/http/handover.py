@@ -7,12 +7,13 @@ what it need not break at all is kept from Hypercorn here:
 - A request's body is read away in the stream and never gets there: for a broken or truncated one Hypercorn would make
   an answer of its own, without a word in it, before the application has run.
 - HTTP/2's header lists are looked at before its libraries do, which end a connection with all its streams for what
-  costs one stream a 400.
+  costs one stream a 400, and take a method in any case. One that does not come to its end in time ends the connection.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 
 import hpack
@@ -28,6 +29,7 @@ from scratchd.http.boundary import App, Server, Stream, hypercorn_config, surviv
 from scratchd.http.client import Proxies
 from scratchd.http.connection import Connection
 from scratchd.http.conversation import Http2, WithBody
+from scratchd.http.frames import Frames
 from scratchd.http.head import HTTP2_PREFACE
 from scratchd.http.intake import Intake
 from scratchd.log import Log
@@ -75,7 +77,7 @@ class Handover:
 
     async def serve_http2(self, connection: Connection, unusual: Http2) -> None:
         """Serves a connection that has begun with HTTP/2's preface, until its end."""
-        stream = _Http2Stream(connection, unusual.data.removeprefix(HTTP2_PREFACE))
+        stream = _Http2Stream(connection, unusual.data.removeprefix(HTTP2_PREFACE), self._config.head_timeout_s)
 
         async def end() -> None:
             await server.say_goodbye()
@@ -161,13 +163,22 @@ async def _read_away(connection: Connection, body: Body, data: bytes) -> None:
 class _Http2Stream(Stream):
     """Yields HTTP/2's preface by itself, so that a server can be told when it has been understood.
 
+    Args:
+        connection: where it comes from.
+        data: what was read already, behind the preface.
+        head_timeout_s: within which time a head that was begun must be complete; later there is nothing more to read.
+
     Attributes:
-        on_preface: awaited then, before anything behind it is read.
+        on_preface: awaited when the preface was read, before anything behind it is.
+        on_late: awaited when a head was not complete in time.
     """
 
-    def __init__(self, connection: Connection, data: bytes) -> None:
+    def __init__(self, connection: Connection, data: bytes, head_timeout_s: float) -> None:
         super().__init__(connection, data)
         self.on_preface: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        self.on_late: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        self._head_timeout_s = head_timeout_s
+        self._frames = Frames()
         self._reads = 0
 
     async def read(self) -> bytes:
@@ -178,7 +189,13 @@ class _Http2Stream(Stream):
             return HTTP2_PREFACE
         if self._reads == 2:
             await self.on_preface()
-        return await super().read()
+        since_s = self._frames.since_s
+        with trio.move_on_at(math.inf if since_s is None else since_s + self._head_timeout_s):
+            data = await super().read()
+            self._frames.take(data, trio.current_time())
+            return data
+        await self.on_late()
+        return b""
 
 
 class _Http2Server(Server):
@@ -187,6 +204,7 @@ class _Http2Server(Server):
     def __init__(self, app: App, config: Config, stream: _Http2Stream) -> None:
         super().__init__(app, config, stream)
         stream.on_preface = self._begin
+        stream.on_late = self.say_goodbye
 
     @property
     def is_busy(self) -> bool:
@@ -214,7 +232,8 @@ class _Decoder(hpack.Decoder):
     """Decodes header lists, so that what is wrong with one request is found in the application, as a 400.
 
     Hosts that differ become one that is none; h2 would end the connection. Bytes that are not ASCII become DEL in what
-    Hypercorn decodes, which would raise out of its task.
+    Hypercorn decodes, which would raise out of its task, as it does for a CONNECT without a path. A method that is not
+    in capitals, which Hypercorn would make of it, becomes one that is none.
     """
 
     def decode(self, data: bytes, raw: bool = False) -> list[hpack.HeaderTuple]:  # noqa: FBT002 - hpack's signature
@@ -223,8 +242,23 @@ class _Decoder(hpack.Decoder):
         if len(set(named)) > 1 or [name for name, _ in headers].count(b"host") > 1:
             headers = [header for header in headers if header[0] not in (b":authority", b"host")]
             headers.insert(0, hpack.HeaderTuple(b":authority", b" differs from ".join(named)))
-        return [
-            hpack.HeaderTuple(name, value.translate(_ASCII)) if name in (b":path", b":method") else header
-            for header in headers
-            for name, value in [header]
-        ]
+        if (b":method", b"CONNECT") in headers and b":protocol" not in {name for name, _ in headers}:
+            headers = [header for header in headers if header[0] not in (b":method", b":scheme", b":path")]
+            headers[:0] = _CONNECT
+        return [_survivable(header) for header in headers]
+
+
+_CONNECT = [
+    hpack.HeaderTuple(b":method", b"CONNECT (to a host)"),
+    hpack.HeaderTuple(b":scheme", b"http"),
+    hpack.HeaderTuple(b":path", b"*"),
+]
+"""A request that Hypercorn takes for a usual one, to a path that is none."""
+
+
+def _survivable(header: hpack.HeaderTuple) -> hpack.HeaderTuple:
+    """The header as Hypercorn takes it for what it is."""
+    name, value = header
+    if name == b":method" and value != value.upper():
+        value += b" (case matters)"
+    return hpack.HeaderTuple(name, value.translate(_ASCII)) if name in (b":path", b":method") else header

@@ -270,6 +270,14 @@ def test_convert_says_what_the_service_does(start_daemon: Callable[..., Daemon])
     assert [line.encode() for line in converted if not line.startswith("!")] == daemon.lines("any")
 
 
+def test_convert_needs_no_flavors(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"query": {"repeated": "list"}, "http": {"max_parameters": 3}}')
+    done = scratch("convert", "--config", path, given=b"a=1&a=2\na&b&c&d\n")
+    assert (done.returncode, done.stderr) == (OK, b"")
+    assert done.stdout == b'{"a":["1","2"]}\n!too_many_parameters\n'
+
+
 def test_convert_needs_no_configuration() -> None:
     done = scratch("convert", given=b"foo=bar\n")
     assert (done.returncode, done.stdout) == (OK, b'{"foo":"bar"}\n')

@@ -133,5 +133,5 @@ def test_outside_of_the_unit_all_else_is_checked(tmp_path: Path) -> None:
     config = config_of(tmp_path, librdkafka={**PROPERTIES, "linger.ms": -1, "foo": {"credential": "x"}})
     status, out, err = run("check", config, tmp_path, "")
     assert (status, out) == (78, "")
-    assert "kafka.librdkafka.linger.ms: librdkafka refuses it" in err
+    assert "kafka.librdkafka.linger.ms: -1: librdkafka refuses it" in err
     assert "kafka.librdkafka.foo: librdkafka refuses it: No such configuration property" in err

@@ -57,6 +57,7 @@ REFUSED = {
     "not found": (b"GET", b"/other?a=1", b"gr.test", "not_found"),
     "method": (b"POST", b"/track?a=1", b"gr.test", "method_not_allowed"),
     "another method": (b"DELETE", b"/track?a=1", b"gr.test", "method_not_allowed"),
+    "method in lower case": (b"get", b"/track?a=1", b"gr.test", "method_not_allowed"),
     "unknown host": (b"GET", b"/track?a=1", b"other.test", "unknown_host"),
     "bad host": (b"GET", b"/track?a=1", b"gr..test", "bad_host"),
     "userinfo": (b"GET", b"/track?a=1", b"me@gr.test", "bad_host"),

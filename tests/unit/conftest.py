@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -53,7 +54,7 @@ def _names(backends: Sequence[str]) -> Sequence[str]:
 def load_text(tmp_path: Path) -> Callable[..., Config]:
     """Loads a text as the configuration."""
 
-    def load_it(text: str | bytes, **kwargs: str) -> Config:
+    def load_it(text: str | bytes, **kwargs: Any) -> Config:  # noqa: ANN401 - load's
         path = tmp_path / "config.json"
         path.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
         return load(path, **kwargs)

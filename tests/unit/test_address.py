@@ -33,7 +33,7 @@ def test_address_is_parsed_and_written_back(text: str, expected: Address) -> Non
         ("", "has no port"),
         ("9006", "has no port"),
         ("localhost", "has no port"),
-        (":9006", "has no host: for every address of this machine write 0.0.0.0:9006 or [::]:9006"),
+        (":9006", "has no host: every address of this machine is 0.0.0.0:9006 for IPv4 and [::]:9006 for IPv6"),
         ("*:9006", "has no host"),
         ("127.0.0.1:", "has no valid port"),
         ("127.0.0.1:65536", "has no valid port"),

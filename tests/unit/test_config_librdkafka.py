@@ -78,16 +78,16 @@ def test_each_bad_property_is_named_as_the_operator_wrote_it() -> None:
     said = [error.removeprefix("kafka.librdkafka").split(": ", 1) for error in errors]
     assert said[:-1] == [
         [".retries", "3 cannot be set: a message is retried until it is delivered"],
-        [".linger.ms", f"librdkafka refuses it: {out_of_range}"],
+        [".linger.ms", f"1000000000: librdkafka refuses it: {out_of_range}"],
         [
             ".compression.type",
-            'librdkafka refuses it: Invalid value "zip" for configuration property "compression.codec"',
+            '"zip": librdkafka refuses it: Invalid value "zip" for configuration property "compression.codec"',
         ],
-        [".foo", 'librdkafka refuses it: No such configuration property: "foo"'],
-        [".compresion.type", f"librdkafka refuses it: {not_known}"],
+        [".foo", '1: librdkafka refuses it: No such configuration property: "foo"'],
+        [".compresion.type", f'"lz4": librdkafka refuses it: {not_known}'],
         [
             ".socket.keepalive.enable",
-            'librdkafka refuses it: Expected bool value for "socket.keepalive.enable": true or false',
+            '"maybe": librdkafka refuses it: Expected bool value for "socket.keepalive.enable": true or false',
         ],
     ]
     assert errors[-1].startswith("kafka.librdkafka: librdkafka refuses it: `reconnect.backoff.max.ms` must be >=")
@@ -97,7 +97,9 @@ def test_combination_that_does_not_work_is_found() -> None:
     (error,) = errors_of({"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN"})
     assert error == "kafka.librdkafka: librdkafka refuses it: sasl.username and sasl.password must be set"
     (error,) = errors_of({"security.protocol": "ssl", "ssl.ca.location": "/nowhere/ca.pem"})
-    assert error.startswith("kafka.librdkafka.ssl.ca.location: librdkafka refuses it: ssl.ca.location failed: ")
+    assert error.startswith(
+        'kafka.librdkafka.ssl.ca.location: "/nowhere/ca.pem": librdkafka refuses it: ssl.ca.location failed: '
+    )
 
 
 def test_an_operator_replaces_defaults_and_not_what_promises_rest_on() -> None:

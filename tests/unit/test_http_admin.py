@@ -24,6 +24,7 @@ from scratchd.http.fake import everything
 from scratchd.http.listen import Listener
 from scratchd.http.page import Page
 from scratchd.log import Log
+from scratchd.scrape import Scrape
 from scratchd.stats import Stats
 
 PEER = ipaddress.ip_address("127.0.0.1")
@@ -38,8 +39,9 @@ class Desk:
         stats = Stats("1.0.0", "", lambda: 0, lambda: 0.0)
         now = datetime.datetime(2026, 11, 23, tzinfo=datetime.UTC)
         page = Page(stats.document, History(stats, lambda: 0.0), lambda: self.word, lambda: now)
+        scrape = Scrape(stats)
         self.admin = Admin(
-            http or Http(), lambda: self.figures, lambda: b"scratchd_x 1\n", page, lambda: self.word, log=Log("http")
+            http or Http(), lambda: self.figures, scrape.exposition, page, lambda: self.word, log=Log("http")
         )
         self.address = ("", 0)
 
@@ -83,7 +85,8 @@ async def test_figures_are_json_and_metrics_text() -> None:
         assert (status, fields["content-type"], json.loads(body)) == (200, "application/json", desk.figures)
         assert body.endswith(b"}\n")
         status, fields, body = await desk.ask(get("/metrics"))
-        assert (status, body) == (200, b"scratchd_x 1\n")
+        assert status == 200
+        assert b"\nscratchd_ledger_residual_lines 0.0\n" in body
         assert fields["content-type"].startswith("text/plain; version=")
         assert fields["cache-control"] == "no-store"
         assert "date" in fields

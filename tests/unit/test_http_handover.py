@@ -229,6 +229,9 @@ ANSWERS: dict[str, tuple[dict[str, str], tuple[tuple[str, str], ...], str, str]]
     "authority-and-host": ({}, (("host", "gr.example"),), "200", ""),
     "not-found": ({"path": "/x?a=b"}, (), "404", "not_found"),
     "method": ({"method": "DELETE"}, (), "405", "method_not_allowed"),
+    "get-in-lower-case": ({"method": "get"}, (), "405", "method_not_allowed"),
+    "head-in-mixed-case": ({"method": "Head"}, (), "405", "method_not_allowed"),
+    "connect": ({"method": "CONNECT", "scheme": "", "path": ""}, (), "404", "not_found"),
     "unknown-host": ({"authority": "x"}, (), "421", "unknown_host"),
     "empty-query": ({"path": "/track"}, (), "400", "empty_query"),
     "host-differs": ({}, (("host", "tr.example"),), "400", "bad_host"),
@@ -314,6 +317,22 @@ async def test_a_body_over_http2_that_does_not_come_is_not_waited_for(autojump_c
         assert (await client.answer(await client.ask(end=False)))[0][":status"] == "200"
         assert autojump_clock.current_time() == pytest.approx(10)
     assert room.journals["gr"].lines == [LINE]
+
+
+@pytest.mark.parametrize("sent", ["a part of the fields", "fields that go on"])
+async def test_a_head_over_http2_that_stops_ends_the_connection_in_its_time(
+    autojump_clock: trio.testing.MockClock, sent: str
+) -> None:
+    room = Room(Http(head_timeout_s=3))
+    async with spoken(room) as client:
+        await client.answer(await client.ask())
+        await trio.sleep(5)
+        data = b"\0\0\x20\x01\x04\0\0\0\x03" if sent == "a part of the fields" else b"\0\0\0\x01\0\0\0\0\x03"
+        await client.stream.send_all(data)
+        assert not await client.read(lambda: False)
+        assert client.goodbye == h2.errors.ErrorCodes.NO_ERROR
+        assert autojump_clock.current_time() == pytest.approx(8)
+    assert room.stats.connections_failed == 0
 
 
 async def test_what_breaks_hypercorn_costs_one_connection(caplog: pytest.LogCaptureFixture) -> None:

@@ -107,8 +107,14 @@ def test_repeated_parameters_follow_the_configuration(repeated: str, values: byt
         pytest.param(
             {"path": b"/" + b"x" * 100},
             Reason.NOT_FOUND,
-            f'the path "/{"x" * 99}..." is not known, expected "/track"',
+            f'the path "/{"x" * 96}..." is not known, expected "/track"',
             id="path-is-cut",
+        ),
+        pytest.param(
+            {"path": b"/" + b'"' * 25},
+            Reason.NOT_FOUND,
+            'the path "/' + r"\x22" * 24 + '..." is not known, expected "/track"',
+            id="path-is-cut-between-escapes",
         ),
         pytest.param(
             {"method": b"POST"},
