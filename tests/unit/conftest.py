@@ -1,6 +1,7 @@
 """What several unit tests of journal, backends and configuration are built on, and hypothesis' profile.
 
-No deadline for an example: how long one takes says more about who else uses the machine than about the code.
+No deadline for an example or for making them: how long that takes says more about who else uses the machine than about
+the code.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from scratchd.journal.flavor import FlavorJournal, Limits
 from scratchd.log import Log
 from scratchd.stats import FlavorStats, JournalStats
 
-hypothesis.settings.register_profile("scratchd", deadline=None)
+hypothesis.settings.register_profile("scratchd", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("scratchd")
 
 

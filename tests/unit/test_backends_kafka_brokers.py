@@ -57,7 +57,8 @@ async def test_a_new_producer_that_cannot_be_made_is_tried_again(bench: Bench) -
     async with bench.running():
         bench.broker.to_report = [KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "out of order", fatal=True)]
         bench.broker.unmakeable = KafkaException(KafkaError(KafkaError._INVALID_ARG, "ssl.ca.location failed"))  # noqa: SLF001
-        bench.append(1)
+        await until(lambda: bench.errors.errors["out_of_order_sequence_number"])
+        bench.append(1)  # not before: the old one would have it, and owe a report
         await until(lambda: bench.errors.errors["invalid_arg"] > 1)
         bench.broker.unmakeable = None
         bench.broker.answers = True

@@ -495,7 +495,7 @@ _documents = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(_documents | _json)
 def test_any_json_is_a_configuration_or_its_errors(load_text: Load, document: object) -> None:
     errors: list[str] | None = None
@@ -510,7 +510,7 @@ def test_any_json_is_a_configuration_or_its_errors(load_text: Load, document: ob
         assert len(line) < 1000
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_a_configuration_or_its_errors(load_text: Load, data: bytes) -> None:
     with pytest.raises(ConfigError):
