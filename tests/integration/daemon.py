@@ -231,7 +231,7 @@ class Daemon:
 
     # Waiting.
 
-    def wait_for(self, condition: Callable[[], T], timeout_s: float = 10, what: str = "") -> T:
+    def wait_for(self, condition: Callable[[], T], timeout_s: float = 30, what: str = "") -> T:
         """Like `deadline.wait_for`, but fails at once when the process ends meanwhile; the log is in the message."""
 
         def checked() -> T:

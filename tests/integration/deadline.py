@@ -15,7 +15,7 @@ PAUSE_S = 0.02
 """Between two looks: short against what is waited for, long enough to leave a small machine to it."""
 
 
-def wait_for(condition: Callable[[], T], timeout_s: float = 10, what: str = "") -> T:
+def wait_for(condition: Callable[[], T], timeout_s: float = 30, what: str = "") -> T:
     """Calls `condition` until it returns something true, and returns that.
 
     Raises:

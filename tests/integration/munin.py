@@ -86,7 +86,7 @@ class Munin:
         with (self._place / "output").open("wb") as out:
             process = subprocess.Popen(["perl", "-e", _ELSEWHERE, self._place], stdout=out, stderr=out)
         try:
-            wait_for(self._listens, 20, "munin-node listens")
+            wait_for(self._listens, 30, "munin-node listens")
             yield
         finally:
             process.terminate()

@@ -79,7 +79,7 @@ def scraping(place: Path, jobs: Mapping[str, Sequence[str]]) -> Iterator[Prometh
         )
     server = Prometheus(address)
     try:
-        wait_for(server.ready, 20, "Prometheus answers")
+        wait_for(server.ready, 30, "Prometheus answers")
         yield server
     finally:
         process.terminate()

@@ -117,7 +117,7 @@ class Proxy:
                 stdout=out,
                 stderr=out,
             )
-        wait_for(self._answers, 20, "HAProxy answers on its socket")
+        wait_for(self._answers, 30, "HAProxy answers on its socket")
         self._wait_settled()
 
     def reload(self) -> None:
@@ -125,7 +125,7 @@ class Proxy:
         before = self.worker()
         assert self.process is not None
         self.process.send_signal(signal.SIGUSR2)
-        wait_for(lambda: self._answers() and self.worker() != before, 10, "a new worker")
+        wait_for(lambda: self._answers() and self.worker() != before, 30, "a new worker")
         self._wait_settled()
 
     def stop(self) -> None:
@@ -159,7 +159,7 @@ class Proxy:
     def _wait_settled(self) -> None:
         """A master that is still about to begin would not hear of the next reload."""
         worker = self.worker().partition(":")[2].strip()
-        wait_for(lambda: worker in self._processes(), 10, "a master that knows its worker")
+        wait_for(lambda: worker in self._processes(), 30, "a master that knows its worker")
 
     def _processes(self) -> str:
         with contextlib.suppress(OSError):

@@ -112,7 +112,7 @@ def test_a_finished_file_that_was_edited_is_found(daemon: Daemon) -> None:
     daemon.start()
     paths = daemon.file_paths("gr")
     manifests = [path.with_name(path.name + ".manifest.json") for path in paths]
-    daemon.wait_for(lambda: any(manifest.exists() for manifest in manifests), 20, "a manifest")
+    daemon.wait_for(lambda: any(manifest.exists() for manifest in manifests), 30, "a manifest")
     daemon.stop()
     audited(daemon)
     path, manifest = next((path, one) for path, one in zip(paths, manifests, strict=True) if one.exists())

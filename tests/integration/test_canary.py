@@ -152,7 +152,7 @@ def test_kafka_down_is_a_growing_delay_and_nobody_elses_trouble(daemon: Daemon, 
     unanswered = canary(daemon)["answer"]["failures"]  # before the edge was there
     with Client(daemon.address, "gr.test") as client:
         with kafka.stopped():
-            daemon.wait_for(lambda: canary(daemon)["backends"]["kafka"]["failures"] > 2, 20, "beacons are missed")
+            daemon.wait_for(lambda: canary(daemon)["backends"]["kafka"]["failures"] > 2, 30, "beacons are missed")
             grown = canary(daemon)["backends"]["kafka"]["delay_s"]
             assert grown > TIMEOUT_S
             daemon.wait_for(lambda: canary(daemon)["backends"]["kafka"]["delay_s"] > grown + 1, what="it grows")
@@ -161,7 +161,7 @@ def test_kafka_down_is_a_growing_delay_and_nobody_elses_trouble(daemon: Daemon, 
             assert "the canary's beacons do not arrive where=kafka" in daemon.log()
         daemon.wait_for(lambda: has_found(daemon, "file", "kafka"), 60, "found again")
         assert "the canary's beacons arrive again where=kafka" in daemon.log()
-        assert client.slowest_s < 1
+        assert client.slowest_s < 3
     assert canary(daemon)["answer"]["failures"] == unanswered
     assert canary(daemon)["backends"]["file"]["failures"] == 0
 
@@ -173,7 +173,7 @@ def test_a_stuck_file_system_is_a_growing_delay_and_nobody_elses_trouble(
     (path,) = daemon.file_paths("canary")
     with Client(daemon.address, "gr.test") as client:
         with injected(daemon.pid, tmp_path, f"{calls}:delay_enter=60s", path=path):
-            daemon.wait_for(lambda: canary(daemon)["backends"]["file"]["failures"] > 2, 20, "beacons are missed")
+            daemon.wait_for(lambda: canary(daemon)["backends"]["file"]["failures"] > 2, 30, "beacons are missed")
             assert has_found(daemon, "kafka")
             assert canary(daemon)["backends"]["file"]["delay_s"] > TIMEOUT_S
             # However often it is begun anew, nothing piles up behind what hangs.
@@ -183,7 +183,7 @@ def test_a_stuck_file_system_is_a_growing_delay_and_nobody_elses_trouble(
                 daemon.reload()
             assert daemon.stats()["runtime"]["threads"] <= threads + 3
         daemon.wait_for(lambda: has_found(daemon, "file", "kafka"), 30, "found again")
-        assert client.slowest_s < 1
+        assert client.slowest_s < 3
 
 
 def test_what_a_visitor_would_see_is_told(daemon: Daemon, edge: Edge) -> None:

@@ -210,7 +210,7 @@ def test_a_duplicate_is_persisted_again_when_its_window_is_over(start_daemon: Ca
             assert_image(connection.get("/track?a=1", "any.test"))
             return counts(daemon)[0] == 2
 
-        daemon.wait_for(persisted_again, 5)
+        daemon.wait_for(persisted_again, 30)
     assert counts(daemon)[1] > 0
 
 

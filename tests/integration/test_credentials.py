@@ -65,7 +65,7 @@ def test_a_wrong_credential_is_told_and_not_shown(start: Callable[[], Daemon], c
     (credentials / "kafka-password").write_text("mistyped-secret")
     daemon = start()
     assert daemon.get("/track?a=1").status == 200
-    daemon.wait_for(lambda: daemon.stats()["backends"]["kafka"]["errors"].get("authentication"), 20, "refused by Kafka")
+    daemon.wait_for(lambda: daemon.stats()["backends"]["kafka"]["errors"].get("authentication"), 30, "refused by Kafka")
     assert "mistyped" not in f"{daemon.log()}{daemon.stats()}"
     daemon.kill()
 

@@ -213,7 +213,7 @@ def _edge(place: Path, daemon: Daemon) -> Iterator[str]:
     with (place / "haproxy.log").open("wb") as log:
         process = subprocess.Popen(["haproxy", "-db", "-f", str(configuration)], stdout=log, stderr=log)
     try:
-        wait_for(lambda: _answers(track, "/track?a=1"), 10, "HAProxy answers")
+        wait_for(lambda: _answers(track, "/track?a=1"), 30, "HAProxy answers")
         with _repeating(lambda: [_answers(track, target) for target in ("/track?a=1", "/track", "/track?legacy=1")]):
             yield exporter
     finally:

@@ -68,7 +68,7 @@ def test_figures_with_files_and_kafka_under_load(
     daemon.get("/track", "gr.test")
     load = Load(daemon, "a", hosts=("gr.test",), connections=2, pause_s=0.01)
     with load.running():
-        producer = daemon.wait_for(lambda: _producer_that_sent(daemon), 10, "statistics of the broker")
+        producer = daemon.wait_for(lambda: _producer_that_sent(daemon), 30, "statistics of the broker")
         daemon.wait_for(lambda: daemon.stats()["flavors"]["gr"]["kafka"]["persisted_lines_per_s"] > 0, what="a rate")
     daemon.wait_drained()
     (broker,) = producer["brokers"]

@@ -27,7 +27,7 @@ from disks import LOGROTATE, Disks
 from kafka_client import Broker
 from tracing import injected
 
-UNNOTICED_S = 1.0
+UNNOTICED_S = 3.0
 """How long an answer may take while a log file's disk suffers: nothing but a busy machine may delay it."""
 
 OBEYS_MODES = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", sys.executable)
@@ -75,7 +75,7 @@ def _assert_unnoticed(daemon: Daemon, sick: Client, well: Client) -> None:
     well.forget_slowest()
     sent = len(sick.answered), len(well.answered)
     persisted = daemon.stats()["flavors"]["well"]["file"]["persisted_lines"]
-    daemon.wait_for(lambda: sick.has_sent(sent[0] + 50) and well.has_sent(sent[1] + 50), 10, "clients go on")
+    daemon.wait_for(lambda: sick.has_sent(sent[0] + 50) and well.has_sent(sent[1] + 50), 30, "clients go on")
     daemon.wait_for(
         lambda: daemon.stats()["flavors"]["well"]["file"]["persisted_lines"] >= persisted + 50, 10, "well goes on"
     )
@@ -123,7 +123,7 @@ def test_a_full_disk_is_caught_up_with_when_there_is_space_again(
         assert str(disk.path) in error["message"]
         _assert_unnoticed(daemon, sick, well)
         filling.unlink()
-        daemon.wait_for(lambda: "backend works again" in daemon.log(), 20, "the files catch up")
+        daemon.wait_for(lambda: "backend works again" in daemon.log(), 30, "the files catch up")
     _assert_all_there(daemon, sick, well, disk.path)
     for flavor, client in (("sick", sick), ("well", well)):
         messages = kafka.messages(topics[flavor], len(client.answered))
@@ -144,7 +144,7 @@ def test_a_file_that_is_moved_away_to_make_room_has_lines_that_do_not_come_again
         moved = tmp_path / "moved.log"
         shutil.move(_file(disk.path), moved)
         filling.unlink()
-        daemon.wait_for(lambda: "backend works again" in daemon.log(), 20, "a new file is begun")
+        daemon.wait_for(lambda: "backend works again" in daemon.log(), 30, "a new file is begun")
     whole, _, torn = moved.read_bytes().rpartition(b"\n")
     assert torn, "the disk was to be full in the middle of a line"
     daemon.wait_drained()
@@ -166,7 +166,7 @@ def test_a_file_system_that_turns_read_only_is_repaired_under_the_daemon(
         disk.unmount()
         disk.check()
         disk.mount()
-        daemon.wait_for(lambda: "backend works again" in daemon.log(), 20, "the files catch up")
+        daemon.wait_for(lambda: "backend works again" in daemon.log(), 30, "the files catch up")
     _assert_all_there(daemon, sick, well, disk.path)
 
 
@@ -186,7 +186,7 @@ def test_files_that_cannot_be_made_are_made_as_soon_as_they_can(
         assert str(disk.path) in error["message"]
         _assert_unnoticed(daemon, sick, well)
         disk.remount(after)
-        daemon.wait_for(lambda: "backend works again" in daemon.log(), 20, "the files catch up")
+        daemon.wait_for(lambda: "backend works again" in daemon.log(), 30, "the files catch up")
     _assert_all_there(daemon, sick, well, disk.path)
 
 
@@ -224,7 +224,7 @@ def test_a_hanging_file_system_is_waited_for_by_its_flavor_alone(
                 lambda: daemon.stats()["flavors"]["sick"]["kafka"]["persisted_lines"] > sent, 10, "Kafka goes on"
             )
             assert sum(fd.is_symlink() and fd.readlink() == path for fd in _descriptors(daemon)) == 1
-        daemon.wait_for(lambda: "the file system has answered" in daemon.log(), 20, "the call comes back")
+        daemon.wait_for(lambda: "the file system has answered" in daemon.log(), 30, "the call comes back")
     _assert_all_there(daemon, sick, well, place)
     assert numbers(message.value for message in kafka.messages(topic, len(sick.answered))) == sick.answered
 
@@ -239,14 +239,14 @@ def test_sigterm_during_a_hang_ends_within_the_deadline_and_loses_nothing(
         daemon.wait_for(lambda: sick.has_sent(50))
         daemon.wait_for(lambda: list((place / "sick").glob("*.log")))
         with injected(daemon.pid, tmp_path, "writev:delay_enter=60s", path=_file(place)):
-            daemon.wait_for(lambda: daemon.stats()["flavors"]["sick"]["file"]["pending_lines"] > 100, 10, "it hangs")
+            daemon.wait_for(lambda: daemon.stats()["flavors"]["sick"]["file"]["pending_lines"] > 100, 30, "it hangs")
             sick.__exit__(None, None, None)
             well.__exit__(None, None, None)
             began = time.monotonic()
             daemon.sigterm()
             # What is left is the thread that strace holds, which no real file system could.
-            daemon.wait_for(lambda: _main_thread_has_ended(daemon), 10)
-            assert time.monotonic() - began < 4
+            daemon.wait_for(lambda: _main_thread_has_ended(daemon), 30)
+            assert time.monotonic() - began < 6
     assert daemon.wait() == 0
     assert "service: stopped file_pending=" in daemon.log()
     daemon.start()
@@ -327,7 +327,7 @@ def test_after_a_deletion_the_path_is_begun_anew(
             _file(place).unlink()
         else:
             shutil.rmtree(place)
-        daemon.wait_for(lambda: list((place / "sick").glob("*.log")), 5, "the path is begun anew")
+        daemon.wait_for(lambda: list((place / "sick").glob("*.log")), 30, "the path is begun anew")
         _assert_unnoticed(daemon, sick, well)
     daemon.wait_drained()
     found = numbers(_lines(_file(place)))
@@ -366,7 +366,7 @@ def test_foreign_bytes_stop_their_file_until_it_is_moved_away(
         _assert_unnoticed(daemon, sick, well)
         assert path.read_bytes().endswith(b"# not of ours\n"), "something was written behind foreign bytes"
         moved = path.rename(path.with_suffix(".moved"))
-        daemon.wait_for(lambda: "backend works again" in daemon.log(), 20, "a new file is begun")
+        daemon.wait_for(lambda: "backend works again" in daemon.log(), 30, "a new file is begun")
     daemon.wait_drained()
     assert numbers(_lines(moved)[:-1]) == first.answered
     assert numbers(_lines(path)) == sick.answered
@@ -387,7 +387,7 @@ def test_lost_permissions_are_waited_out(start_daemon: Callable[..., Daemon], tm
             assert str(place / "sick") in error["message"]
             _assert_unnoticed(daemon, sick, well)
             (place / "sick").chmod(0o2750)
-            daemon.wait_for(lambda: "backend works again" in daemon.log(), 20, "the files catch up")
+            daemon.wait_for(lambda: "backend works again" in daemon.log(), 30, "the files catch up")
     if ends == "is killed":
         # Lines beyond the mark that is in the cursor are in the file: they must be found again, not written again.
         os.kill(daemon.pid, signal.SIGKILL)

@@ -66,7 +66,7 @@ def test_the_values_are_in_whisper(graphite: Carbon, start_daemon: Callable[...,
         found = wait_for(lambda name=name: graphite.values(f"site.scratchd.{name}"), 20, name)  # type: ignore[misc]
         assert found == [value], name
     assert len(names) > 60
-    wait_for(lambda: not names - graphite.names(), 20, "every name")
+    wait_for(lambda: not names - graphite.names(), 30, "every name")
 
 
 def test_a_carbon_that_is_away_is_told(start_daemon: Callable[..., Daemon]) -> None:

@@ -37,8 +37,8 @@ def _client(daemon: Daemon, pad: int = 400, first: int = 0, pause_s: float = PAU
 
 def _wait_refusing(daemon: Daemon, client: Client) -> None:
     """Waits until lines are refused, and asserts that everyone is told."""
-    daemon.wait_for(lambda: client.has_sent(0) and client.refused, 20, "lines are refused")
-    daemon.wait_for(lambda: daemon.admin("/health/ready").body.strip() == b"journal_full", 10, "readiness tells")
+    daemon.wait_for(lambda: client.has_sent(0) and client.refused, 30, "lines are refused")
+    daemon.wait_for(lambda: daemon.admin("/health/ready").body.strip() == b"journal_full", 30, "readiness tells")
     assert daemon.admin("/health/ready").status == 503
     assert daemon.admin("/health/live").status == 200
     assert "the journal takes no lines, requests are answered 503" in daemon.log()
@@ -49,7 +49,7 @@ def _wait_refusing(daemon: Daemon, client: Client) -> None:
 def _wait_taking(daemon: Daemon, client: Client) -> None:
     """Waits until lines are taken again, without a restart."""
     answered = len(client.answered)
-    daemon.wait_for(lambda: client.has_sent(0) and len(client.answered) > answered + 50, 20, "lines are taken again")
+    daemon.wait_for(lambda: client.has_sent(0) and len(client.answered) > answered + 50, 30, "lines are taken again")
     daemon.wait_for(daemon.is_ready)
     assert "the journal takes lines again" in daemon.log()
 
@@ -98,8 +98,8 @@ def test_the_operator_sees_a_full_disk_and_a_full_quota_coming(
     assert daemon.stats()["journal"]["full_in_s"] is None
     assert b"scratchd_journal_full_in_seconds +Inf" in daemon.admin("/metrics").body
     with _client(daemon, pad=4000) as client:
-        daemon.wait_for(lambda: "the journal's disk fills up, then lines are refused" in daemon.log(), 20)
-        daemon.wait_for(lambda: "a backend lags and the quota fills up" in daemon.log(), 20)
+        daemon.wait_for(lambda: "the journal's disk fills up, then lines are refused" in daemon.log(), 30)
+        daemon.wait_for(lambda: "a backend lags and the quota fills up" in daemon.log(), 30)
         assert client.refused == []
         stats = daemon.stats()
         assert 0 < stats["journal"]["full_in_s"] < 3600
@@ -254,8 +254,8 @@ def test_a_segment_that_cannot_be_synced_is_written_again_under_load(
         daemon.wait_for(lambda: client.has_sent(100))
         (segment,) = (tmp_path / "journal" / "_" / "any").glob("*.segment")
         with injected(daemon.pid, tmp_path, "fdatasync:error=EIO", path=segment):
-            daemon.wait_for(lambda: daemon.stats()["journal"]["sync_errors"] > 0, 10)
-            daemon.wait_for(lambda: len(list(segment.parent.glob("*.segment"))) > 1, 10, "a new segment")
+            daemon.wait_for(lambda: daemon.stats()["journal"]["sync_errors"] > 0, 30)
+            daemon.wait_for(lambda: len(list(segment.parent.glob("*.segment"))) > 1, 30, "a new segment")
             sent = len(client.answered)
             daemon.wait_for(lambda: client.has_sent(0) and len(client.answered) > sent + 100)
         assert daemon.stats()["journal"]["sync_errors"] == 1

@@ -85,7 +85,7 @@ def test_every_sync_mode_works_under_load_and_survives_kill_9(start_daemon: Call
     daemon = start_daemon(journal={"sync": sync, "segment_bytes": 65536})
     load = Load(daemon, sync)
     with load.running():
-        daemon.wait_for(lambda: load.answered > 1000, 20)
+        daemon.wait_for(lambda: load.answered > 1000, 30)
         daemon.kill()
     daemon.start()
     daemon.wait_drained()

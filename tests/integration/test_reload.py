@@ -226,7 +226,7 @@ def test_a_topic_and_a_path_changed_while_nobody_takes_lines(
             daemon.reload()
             sent = len(client.answered)
             daemon.wait_for(lambda: client.has_sent(sent + 50), what="lines behind")
-        assert client.slowest_s < 1
+        assert client.slowest_s < 3
         filling.unlink()  # a line that was torn there is completed there
     daemon.wait_drained(60)
     assert numbers(lines_of(full.path, daemon.directory / "log" / "new")) == client.answered
@@ -297,7 +297,7 @@ def test_a_flavor_comes_back_before_it_is_drained(start_daemon: Callable[..., Da
             daemon.reload()
             sent = len(client.answered)
             daemon.wait_for(lambda: client.has_sent(sent + 50), what="it takes lines again")
-        assert other.slowest_s < 1
+        assert other.slowest_s < 3
     assert "a flavor that was being drained has come back flavor=cy" in daemon.log()
     daemon.wait_drained()
     # Both clients count from 0 and are told by their hosts' flavors, but for the time in between.
@@ -369,7 +369,7 @@ def test_systemd_hears_of_start_reload_and_stop(start_daemon: Callable[..., Daem
 
     assert daemon.get("/track?n=1", "gr.test").status == 200
     told = re.compile(r"STATUS=\d+ lines/s; waiting: file \d+( \(oldest \d+ s\))?")
-    wait_for(lambda: told.fullmatch(manager.wait_heard("STATUS=")), 15, "a status with rate and backlog")
+    wait_for(lambda: told.fullmatch(manager.wait_heard("STATUS=")), 30, "a status with rate and backlog")
     daemon.stop()
     heard = manager.listen()
     assert "STOPPING=1" in heard

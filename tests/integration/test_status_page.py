@@ -233,8 +233,8 @@ def test_a_full_journal_is_trouble(
     disk.fill(leave_bytes=300_000)
     page, wrong = opened(context(), daemon)
     with Client(daemon.address, "any.test", pad=4000) as client:
-        daemon.wait_for(lambda: client.has_sent(0) and client.refused, 20, "lines are refused")
-        daemon.wait_for(lambda: daemon.admin("/health/ready").body == b"journal_full", 20)
+        daemon.wait_for(lambda: client.has_sent(0) and client.refused, 30, "lines are refused")
+        daemon.wait_for(lambda: daemon.admin("/health/ready").body == b"journal_full", 30)
         expect(page.locator(".problems li").first).to_have_text(
             "The journal takes no lines: every event is refused with 503.", timeout=REFRESHED_MS
         )

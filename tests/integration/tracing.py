@@ -33,7 +33,7 @@ def injected(pid: int, place: Path, *injections: str, path: Path | None = None) 
     with messages.open("wb") as out:
         strace = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
-        wait_for(lambda: "attached" in messages.read_text(), 10, "strace attached")
+        wait_for(lambda: "attached" in messages.read_text(), 30, "strace attached")
         yield
     finally:
         strace.send_signal(signal.SIGINT)

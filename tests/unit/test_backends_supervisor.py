@@ -68,7 +68,7 @@ class Bench:
 
     async def run_to_the_end(self) -> None:
         """Runs every feed until it has drained."""
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 for feed in self.feeds.values():
                     feed.stop()
@@ -80,7 +80,7 @@ class Bench:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - a thread sets no trio event
             await trio.sleep(0.001)
 

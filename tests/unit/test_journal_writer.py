@@ -44,7 +44,7 @@ def lines_of(journal: FlavorJournal) -> list[bytes]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for what a thread brings about."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - a thread sets no trio event
             await trio.sleep(0.001)
 
@@ -411,7 +411,7 @@ async def test_where_writing_again_fails_too_nothing_is_sure(
 
 async def settled_in_the_end(journal: FlavorJournal) -> None:
     """As a client that comes again after each 503."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while True:
             try:
                 await journal.writer.settled()
@@ -449,7 +449,7 @@ async def test_who_waits_while_writing_again_is_tried_does_not_turn_the_loop(
         nursery.start_soon(settled_in_the_end, journal)
         await until(lambda: disk.syncs == 3)
         nursery.start_soon(settled_in_the_end, journal)
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             await trio.testing.wait_all_tasks_blocked()
         disk.let_go.set()
         await settled_in_the_end(journal)

@@ -90,7 +90,7 @@ async def test_what_cannot_be_applied_stays_as_it_was(caplog: pytest.LogCaptureF
 
 
 async def hear(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - a thread sets no trio event
             await trio.sleep(0.001)
 

@@ -46,7 +46,7 @@ class House:
     async def running(self, *names: str) -> AsyncIterator[None]:
         """With these flavors; drains at the end."""
         await self.tenants.open(flavors(*names), list(self.backends.values()), self.steps.append)
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.tenants.run)
                 yield
@@ -94,7 +94,7 @@ def open_below(directory: Path) -> list[str]:
 
 async def until(condition: object) -> None:
     assert callable(condition)
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - a thread sets no trio event
             await trio.sleep(0.001)
 

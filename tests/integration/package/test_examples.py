@@ -44,7 +44,7 @@ def test_several_instances_share_the_socket(shared: Installed) -> None:
             with connection:
                 assert connection.get("/track?a=1", "any.test").status == 200
                 sent += 1
-    wait_for(lambda: len(shared.lines()) == sent, 10, "every line in a file")
+    wait_for(lambda: len(shared.lines()) == sent, 30, "every line in a file")
 
     # Whom a request starts when none runs.
     shared.systemctl("stop", "scratchd@1", "scratchd@2")

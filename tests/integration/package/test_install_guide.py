@@ -68,7 +68,7 @@ def test_a_repository_as_the_guide_says(
     machine.sh(without_network(prepare))
     assert "trixie|main|amd64: scratchd" in machine.sh(add)
     machine.run("systemd-run", "--unit=web", "python3", "-m", "http.server", "--directory=/srv/apt", "80")
-    wait_for(lambda: machine.attempt("ss", "-Hltn", "sport = :80").stdout, 10, "the web server")
+    wait_for(lambda: machine.attempt("ss", "-Hltn", "sport = :80").stdout, 30, "the web server")
 
     (use,) = commands(PAGE, "On each machine")
     machine.sh(without_network(use))

@@ -123,7 +123,7 @@ def test_instances_are_upgraded_one_after_another_and_none_where_the_configurati
     installed.systemctl("enable", "--now", *instances)
     for number in range(20):
         assert installed.get(f"/track?n={number}").status == 200
-    wait_for(lambda: len(installed.lines()) == 20, 10, "every line in a file")
+    wait_for(lambda: len(installed.lines()) == 20, 30, "every line in a file")
 
     def pids() -> list[int]:
         return [installed.pid(unit) for unit in instances]

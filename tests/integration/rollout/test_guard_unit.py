@@ -83,7 +83,7 @@ def edge(boot: Callable[..., Machine]) -> Machine:
         systemctl restart haproxy || {{ journalctl --no-pager -u haproxy -n 30 >&2; exit 1; }}
         systemctl start {TIMER}
     """)
-    wait_for(lambda: "UP" in server_state(machine), 15, "the server is up")
+    wait_for(lambda: "UP" in server_state(machine), 30, "the server is up")
     return machine
 
 
@@ -104,27 +104,27 @@ def is_active(machine: Machine) -> bool:
 
 
 def test_the_guard_comes_with_a_rollout_comes_back_when_killed_and_goes_back(edge: Machine) -> None:
-    wait_for(lambda: edge.unit(TIMER, "LastTriggerUSec")["LastTriggerUSec"], 15, "the timer ran")
+    wait_for(lambda: edge.unit(TIMER, "LastTriggerUSec")["LastTriggerUSec"], 30, "the timer ran")
     assert not is_active(edge), "without a rollout nothing runs"
 
     edge.run("scratchd-rollout", "start", "--reason", "test")
     assert share(edge) == "1000"
-    wait_for(lambda: is_active(edge), 15, "the timer starts the guard")
+    wait_for(lambda: is_active(edge), 30, "the timer starts the guard")
     first = edge.unit(GUARD, "MainPID")["MainPID"]
     edge.run("systemctl", "kill", "--signal=KILL", GUARD)
-    wait_for(lambda: is_active(edge) and edge.unit(GUARD, "MainPID")["MainPID"] != first, 15, "it comes back")
+    wait_for(lambda: is_active(edge) and edge.unit(GUARD, "MainPID")["MainPID"] != first, 30, "it comes back")
 
     # A restart of HAProxy keeps the share, and what somebody set by hand is made true again.
     edge.run("systemctl", "restart", "haproxy")
     assert share(edge) == "1000"
     edge.sh("echo 'set map /var/lib/scratchd-rollout/share.map all 9000' | socat - /run/haproxy/admin.sock")
-    wait_for(lambda: share(edge) == "1000", 10, "the guard makes it true again")
+    wait_for(lambda: share(edge) == "1000", 30, "the guard makes it true again")
 
     # After a reload there is an old worker too.
     edge.run("systemctl", "reload", "haproxy")
     edge.write("/srv/stats", stats(1))
-    wait_for(lambda: share(edge) == "0", 10, "the guard goes back")
-    wait_for(lambda: "  rollback  " in edge.run("scratchd-rollout", "audit"), 5, "the audit log has it")
+    wait_for(lambda: share(edge) == "0", 30, "the guard goes back")
+    wait_for(lambda: "  rollback  " in edge.run("scratchd-rollout", "audit"), 30, "the audit log has it")
     assert "ROLLED BACK" in edge.run("scratchd-rollout", "status")
     said = [entry["MESSAGE"] for entry in edge.journal(f"_SYSTEMD_UNIT={GUARD}")]
     assert [line for line in said if line.startswith("rolled back all: residual_lines: 1 lines")], said
@@ -140,7 +140,7 @@ def test_the_guard_has_no_more_rights_than_it_needs(edge: Machine) -> None:
 
 
 def test_the_journal_is_silent_about_a_guard_with_nothing_to_do(edge: Machine) -> None:
-    wait_for(lambda: edge.unit(TIMER, "LastTriggerUSec")["LastTriggerUSec"], 15, "the timer ran")
+    wait_for(lambda: edge.unit(TIMER, "LastTriggerUSec")["LastTriggerUSec"], 30, "the timer ran")
     entries = edge.journal(f"UNIT={GUARD}")
     assert entries == [], [entry["MESSAGE"] for entry in entries]
     assert Path(edge.path("/var/lib/scratchd-rollout/share.map")).read_text().count("\n") == 5

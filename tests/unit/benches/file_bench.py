@@ -48,7 +48,7 @@ class Life:
         """Lets everything drain, as SIGTERM."""
         for feed in self.feeds:
             feed.stop()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             for ended in self.ended:
                 await ended.wait()
 
@@ -150,7 +150,7 @@ async def _run(feed: Feed, ended: trio.Event) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - a thread sets no trio event
             await trio.sleep(0.001)
 

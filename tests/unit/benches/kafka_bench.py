@@ -187,7 +187,7 @@ class Bench:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110 - a thread sets no trio event
             await trio.sleep(0.001)
 
