@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -65,8 +66,7 @@ def engine(log: Path) -> Iterator[None]:
             ours = users.read()
             if ours and not docker("ps", "--quiet"):
                 users.truncate(0)
-                os.kill(int(ours), signal.SIGTERM)
-                wait_for(lambda: not _answers(), 30, "dockerd ends")
+                _end(int(ours))
 
 
 def _started(log: Path) -> int:
@@ -91,6 +91,16 @@ def _started(log: Path) -> int:
         raise NoEngine(f"dockerd ended with {ours.returncode}:\n{log.read_text()[-3000:]}")
     ours.returncode = 0  # it may outlive us, which is nothing to warn about
     return ours.pid
+
+
+def _end(process_id: int) -> None:
+    """Ends ours, and waits until it has ended: long after its last answer it still keeps another from starting."""
+    end = os.pidfd_open(process_id)
+    try:
+        signal.pidfd_send_signal(end, signal.SIGTERM)
+        assert select.select([end], [], [], 60)[0], f"dockerd {process_id} does not end within 60 s"
+    finally:
+        os.close(end)
 
 
 def _answers() -> bool:
