@@ -78,6 +78,9 @@ def main() -> None:
         commits = {"a": arguments.a, "b": arguments.b}
         paths = {name: trees.enter_context(worktree(made.place / name, commit)) for name, commit in commits.items()}
         contenders = {name: Contender("scratchd", BOTH, path) for name, path in paths.items()}
+        for contender in contenders.values():
+            with contender.running(made, kafka=True):
+                pass  # its Python is compiled now, as it is by an installation
         for number in range(arguments.rounds):
             for name, load in loads.items():
                 measured = {}

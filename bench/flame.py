@@ -1,6 +1,6 @@
 """A flame graph of scratchd under full load: where its time goes, by py-spy.
 
-    make flame          python bench/flame.py [--out docs/hot-path.svg] [--seconds 8]
+    make flame          python bench/flame.py [--out docs/hot-path.svg] [--query heavy] [--seconds 8]
 
 Under full load, with a file and a real Kafka. Time in the kernel and in libraries written in C is shown at the Python
 function that called them. The threads that trio keeps for what may block are left out while they wait for work, which
@@ -19,11 +19,13 @@ import bed
 from bed import LOAD_CORE, SOURCE
 from contenders import SCRATCHD
 from measure import Load, Running, warm_up
-from query import TYPICAL
+from query import ESCAPES, TYPICAL
 from run import numbered
 
 RATE = 250
 """Samples a second; py-spy stops the process for each, so more of them would be a load of their own."""
+
+QUERIES = {"typical": TYPICAL, "heavy": ESCAPES}
 
 _WAITING = "WorkerThread._work"
 _WIDTH, _ROW, _MIN = 1200, 17, 0.7
@@ -98,10 +100,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Scratchd's flame graph.")
     parser.add_argument("--out", type=Path, default=SOURCE / "docs" / "hot-path.svg")
     parser.add_argument("--seconds", type=int, default=8)
+    parser.add_argument("--query", choices=QUERIES, default="typical")
     parser.add_argument("--rate", type=float, default=0, help="requests a second instead of as many as it takes")
     arguments = parser.parse_args()
     py_spy = Path(sys.executable).with_name("py-spy")
-    load = Load(numbered(TYPICAL), 64, arguments.seconds + 3, arguments.rate)
+    load = Load(numbered(QUERIES[arguments.query]), 64, arguments.seconds + 3, arguments.rate)
     with bed.made() as made, SCRATCHD.running(made, kafka=True) as server:
         warm_up(made, server, load)
         running = Running(made, load, server.address)
@@ -113,7 +116,8 @@ def main() -> None:
         running.latency_ms()
         counted = parsed(raw.read_text())
     rate = f"{seen.answered / seen.elapsed_s:,.0f} requests/s meanwhile"
-    arguments.out.write_text(drawn(counted, f"scratchd, file and Kafka: {counted.samples} samples, {rate}"))
+    title = f"scratchd, file and Kafka, {arguments.query} queries: {counted.samples} samples, {rate}"
+    arguments.out.write_text(drawn(counted, title))
     print(f"{rate}; written: {arguments.out}")
 
 

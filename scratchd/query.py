@@ -24,7 +24,8 @@ and value would. That holds for a query which
   0xFF, as a line end does, which UTF-8 never has, so decoding fails;
 - is well-formed UTF-8, else decoding fails too.
 
-Where moreover the separators alternate, `=&=&=`, names and values do too, and the text is split at both in one go.
+Where moreover the separators alternate, `=&=&=`, names and values do too, so one character stands for both separators,
+and the text is split at it in one go.
 
 Other queries, those of broken agents and attackers, go the exact way. The cost is linear in the length either way;
 bench/query.py shows it beside that of `parse_qsl` and `json.dumps`.
@@ -46,7 +47,8 @@ Repeated = Literal["last", "first", "list"]
 
 _AMPERSAND = "\x1e"
 _EQUALS_SIGN = "\x1f"
-_AS_QUOTED_PRINTABLE = bytes.maketrans(b"&=+%\x1e\x1f\r\n", b"\x1e\x1f =\xff\xff\xff\xff")
+_SEPARATORS_APART = bytes.maketrans(b"&=+%\x1e\x1f\r\n", b"\x1e\x1f =\xff\xff\xff\xff")
+_SEPARATORS_ALIKE = bytes.maketrans(b"&=+%\x1e\x1f\r\n", b"\x1f\x1f =\xff\xff\xff\xff")
 _NO_SEPARATORS = bytes(byte for byte in range(256) if byte not in b"&=")
 _ALTERNATING = b"=&" * 4096
 """The separators of any query whose parameters have one `=` each, up to a length that few have."""
@@ -100,31 +102,36 @@ def to_json(query: bytes, repeated: Repeated) -> bytes:
     Returns:
         One JSON object in UTF-8 without a newline. Its names stand in the order in which each first came.
     """
+    separators = query.translate(None, _NO_SEPARATORS)
     try:
-        text = _unescaped(query)
+        # An even number of separators leaves a name without a value at the end.
+        if len(separators) % 2 and _ALTERNATING.startswith(separators):
+            texts = _unescaped(query, _SEPARATORS_ALIKE).split(_EQUALS_SIGN)
+            if len(texts) == len(separators) + 1:
+                each = iter(texts)
+                values = dict(zip(each, each))  # noqa: B905 - they are as many; to be strict costs a fifth
+                # A dict keeps a name's first place and its last value, which is the rule.
+                if repeated == "last" or len(values) * 2 == len(texts):
+                    return msgspec.json.encode(values)
+        text = _unescaped(query, _SEPARATORS_APART)
     except ValueError:
         return _encoded(_parameters(query), repeated)
-    separators = query.translate(None, _NO_SEPARATORS)
-    # An even number of separators leaves a name without a value at the end.
-    if len(separators) % 2 and _ALTERNATING.startswith(separators):
-        texts = text.replace(_AMPERSAND, _EQUALS_SIGN).split(_EQUALS_SIGN)
-        if len(texts) == len(separators) + 1:
-            values = dict(zip(texts[::2], texts[1::2]))  # noqa: B905 - they are as many; to be strict costs a fifth
-            # A dict keeps a name's first place and its last value, which is the rule.
-            if repeated == "last" or len(values) * 2 == len(texts):
-                return msgspec.json.encode(values)
     if text.count(_AMPERSAND) + text.count(_EQUALS_SIGN) == len(separators):
         return _encoded(_parameters_of_text(text), repeated)
     return _encoded(_parameters(query), repeated)
 
 
-def _unescaped(query: bytes) -> str:
+def _unescaped(query: bytes, table: bytes) -> str:
     """The whole query, the short way.
+
+    Args:
+        query: as it came.
+        table: what stands for what in quoted-printable.
 
     Raises:
         ValueError: it would not be exact; `UnicodeDecodeError` is one.
     """
-    unescaped = query.translate(_AS_QUOTED_PRINTABLE)
+    unescaped = query.translate(table)
     if escapes := query.count(b"%"):
         unescaped = binascii.a2b_qp(unescaped)
         if len(unescaped) != len(query) - 2 * escapes:
