@@ -1,5 +1,7 @@
 """Two instances on two cores that share one socket, beside one alone: CPU for a request, and who gets how much.
 
+And two that share nothing, each with half of the connections, for what the machine makes of two busy cores.
+
     make bench-instances        python bench/instances.py [--rounds N]
 
 The socket is passed as systemd would (LISTEN_FDS); each instance has its own journal and files. The load has no core of
@@ -19,6 +21,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 import bed
 from bed import LOAD_CORE, SERVER_CORE, SOURCE, Bed
 from contenders import HOST, Server, scratchd_config
@@ -35,13 +39,14 @@ LEAST_SHARE = 0.25
 
 
 @contextlib.contextmanager
-def instances(made: Bed, cores: tuple[int, ...]) -> Iterator[list[Server]]:
-    """An instance on each of the cores, all behind one socket."""
+def instances(made: Bed, cores: tuple[int, ...], sockets: int) -> Iterator[list[Server]]:
+    """An instance on each of the cores, all behind one socket or each with its own."""
     with contextlib.ExitStack() as held:
-        listener = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096)) for _ in range(sockets)]
         servers = []
         for number, core in enumerate(cores, 1):
+            listener = listeners[number % sockets]
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
             place = made.place / f"instance{number}"
             (place / "log").mkdir(parents=True)
             held.callback(shutil.rmtree, place)
@@ -72,17 +77,21 @@ def _log(place: Path) -> str:
     return log
 
 
-def measured(made: Bed, cores: tuple[int, ...], load: Load) -> tuple[float, float]:
+def measured(made: Bed, cores: tuple[int, ...], sockets: int, load: Load) -> tuple[float, float]:
     """CPU seconds for 1,000 requests of all instances together, and the lesser's share of the lines."""
-    with instances(made, cores) as servers:
-        with Connection(servers[0].address) as connection:
-            connection.get("/track?begin=1", HOST)
-        wait_for(lambda: sum(server.file_lines() for server in servers) == 1, 10, "the first line")
+    with instances(made, cores, sockets) as servers:
+        addresses = sorted({server.address for server in servers})
+        for address in addresses:
+            with Connection(address) as connection:
+                connection.get("/track?begin=1", HOST)
+        wait_for(lambda: sum(server.file_lines() for server in servers) == sockets, 10, "the first lines")
         cpu_s = sum(server.cpu_s() for server in servers)
         before = [server.file_lines() for server in servers]
-        running = Running(made, load, servers[0].address)
-        answered = running.answered().answered
-        running.latency_ms()
+        part = msgspec.structs.replace(load, connections=load.connections // sockets)
+        loads = [Running(made, part, address) for address in addresses]
+        answered = sum(running.answered().answered for running in loads)
+        for running in loads:
+            running.latency_ms()
         expected = answered + sum(before)
         wait_for(lambda: sum(server.file_lines() for server in servers) >= expected, 20, "every line")
         cpu_s = sum(server.cpu_s() for server in servers) - cpu_s
@@ -91,25 +100,30 @@ def measured(made: Bed, cores: tuple[int, ...], load: Load) -> tuple[float, floa
 
 
 def main() -> None:
-    """Measures in turns and prints the ratio and the share."""
+    """Measures in turns and prints the ratios and the share."""
     parser = argparse.ArgumentParser(description="Two instances that share a socket, beside one alone.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     arguments = parser.parse_args()
     load = Load(numbered(TYPICAL), 64, arguments.seconds, apart_ms=2)
-    found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    both = SERVER_CORE, LOAD_CORE
+    beds = {"one alone": ((SERVER_CORE,), 1), "two, one socket": (both, 1), "two, nothing shared": (both, 2)}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in beds}
     with bed.made(with_kafka=False) as made:
         for _ in range(arguments.rounds):
-            for cores in ((SERVER_CORE,), (SERVER_CORE, LOAD_CORE)):
-                found[len(cores)].append(measured(made, cores, load))
-    ratios = [two[0] / one[0] for one, two in zip(found[1], found[2], strict=True)]
-    shares = [share for _, share in found[2]]
-    for count, samples in found.items():
+            for name, (cores, sockets) in beds.items():
+                found[name].append(measured(made, cores, sockets, load))
+    for name, samples in found.items():
         cpu_ms = statistics.median(cpu_s for cpu_s, _ in samples) * 1e3
-        print(f"{count} instance{'s' * (count > 1)}: {cpu_ms:.1f} ms of CPU for 1,000 requests")
-    ratio, share = statistics.median(ratios), statistics.median(shares)
-    print(f"ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}), aim ≤ {MOST_CPU_RATIO}")
-    print(f"the lesser's share {share:.0%} ({min(shares):.0%} to {max(shares):.0%}), aim ≥ {LEAST_SHARE:.0%}")
+        print(f"{name:20} {cpu_ms:.1f} ms of CPU for 1,000 requests")
+    alone, shared, apart = ([cpu_s for cpu_s, _ in samples] for samples in found.values())
+    for name, others, aim in (("one alone", alone, f", aim ≤ {MOST_CPU_RATIO}"), ("two that share nothing", apart, "")):
+        ratios = [two / other for other, two in zip(others, shared, strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"two at one socket, to {name}: {statistics.median(ratios):.2f} ({spread}){aim}")
+    shares = [share for _, share in found["two, one socket"]]
+    share, spread = statistics.median(shares), f"{min(shares):.0%} to {max(shares):.0%}"
+    print(f"the lesser's share {share:.0%} ({spread}), aim ≥ {LEAST_SHARE:.0%}")
 
 
 if __name__ == "__main__":

@@ -220,7 +220,9 @@ class Feed:
                 await self._settle(outlet, final=False)
                 return
             if reader.sequence < writer.next_sequence:
-                await self._hand_over(outlet, reader)
+                if await self._hand_over(outlet, reader):
+                    with trio.move_on_at(settle_at):
+                        await self._linger()
             elif self._stopping.is_set():
                 await self._settle(outlet, final=True)
                 if self._stopping.is_set():
@@ -228,14 +230,20 @@ class Feed:
             else:
                 with trio.move_on_at(settle_at):
                     await self._wait_for_lines(reader.sequence)
-                    if not (self._stopping.is_set() or self._reopening.is_set()):
-                        await trio.sleep(self._backend.linger_s)
+                    await self._linger()
             if trio.current_time() >= settle_at:
                 await self._settle(outlet, final=False)
                 settle_at = trio.current_time() + SETTLE_S
 
-    async def _hand_over(self, outlet: Outlet, reader: Reader) -> None:
+    async def _linger(self) -> None:
+        """Lets more lines come, to go together."""
+        if not (self._stopping.is_set() or self._reopening.is_set()):
+            await trio.sleep(self._backend.linger_s)
+
+    async def _hand_over(self, outlet: Outlet, reader: Reader) -> bool:
+        """Gives the outlet what is next; returns whether that was all there was."""
         pieces = await self._read(reader)
+        was_all = reader.sequence == self._journal.writer.next_sequence
         for piece in pieces:
             self._clockwork.read(piece)
             if isinstance(piece, Frame):
@@ -246,6 +254,7 @@ class Feed:
             self._stats.oldest_pending_ms = self._taken[0][1]
         self._handed_over = max(self._handed_over, reader.sequence)
         await outlet.take(pieces)
+        return was_all
 
     async def _read(self, reader: Reader) -> list[Frame | Hole]:
         extents = self._journal.writer.extents()
