@@ -43,6 +43,17 @@ TARGETS = [
     *(b"/", b"/track?a=b", b"/track", b"/track?", b"/track??", b"/track?a=b#c", b"//x/track?a", b"/a?%00", b"/%"),
     *(b"http://y.gr/track?a", b"HTTP://y.gr", b"https://[::1]:8/t?", b"http://me@y/", b"ftp://y/", b"http:///t"),
     *(b"*", b"y.gr:80", b"track", b"", b"?a=b", b"/a b", b"/\xe9", b"/\x7f", b"/a\tb", b"/\x00", b"/" + b"q" * 380),
+    *(
+        b"/?\xe9",
+        b"/?\x7f",
+        b"/?a\tb",
+        b"/?\x00",
+        b"/?a\r\nHost:x",
+        b"/?a\r\nHost:x\r\n\r\n",
+        b"/?\n",
+        b"/?\r",
+        b"/? a",
+    ),
 ]
 METHODS = [*[b"GET"] * 8, b"HEAD", b"POST", b"get", b"GE", b"GETS", b"OPTIONS", b"CONNECT", b"PRI", b"G\xe9T", b" GET"]
 VERSIONS = [*[b"HTTP/1.1"] * 8, b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/1.10", b"http/1.1", b"HTTP/01.1", b""]
@@ -140,6 +151,11 @@ NOT_HOT = {
     "nul": LEAST.replace(b"Host", b"X: \x00\r\nHost"),
     "del": LEAST.replace(b"Host", b"X: a\x7f\r\nHost"),
     "8-bit-target": LEAST.replace(b"a=b", b"\xe9"),
+    "tab-in-target": LEAST.replace(b"a=b", b"a\tb"),
+    "nul-in-target": LEAST.replace(b"a=b", b"a\x00b"),
+    "line-end-in-target": LEAST.replace(b" HTTP", b"\r\nX: HTTP"),
+    "lines-in-target": LEAST.replace(b" HTTP", b"\r\nHost:y.gr\r\n\r\n HTTP"),
+    "bare-lf-in-target": LEAST.replace(b"a=b", b"a\n"),
     "userinfo": LEAST.replace(b"x.gr", b"me@x.gr"),
     "host-too-long": LEAST.replace(b"x.gr", b"x" * 261),
     "http12": LEAST.replace(b"1.1", b"1.2"),
