@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,12 @@ HERE = Path(__file__).parent
 SERVER_PROPERTIES = HERE / "kafka" / "server.properties"
 _STATED = pytest.StashKey[list[str]]()
 IMAGE_FILES = ("build.sh", "pom.xml", "log4j2.yaml", "server.properties")
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C reach what tests start: in a shell's background it is ignored, and they would inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

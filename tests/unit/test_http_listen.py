@@ -21,7 +21,7 @@ HAS_IPV6 = Path("/proc/net/if_inet6").exists()
 def passed() -> Iterator[int]:
     """The first of two neighbouring descriptors of listening sockets, as systemd would pass them: blocking."""
     with socket.create_server(("127.0.0.1", 0)) as track, socket.create_server(("127.0.0.1", 0)) as admin:
-        first = 200
+        first = unused_fd()
         os.dup2(track.fileno(), first, inheritable=True)
         os.dup2(admin.fileno(), first + 1, inheritable=True)
         yield first
@@ -30,6 +30,11 @@ def passed() -> Iterator[int]:
                 os.close(fd)
             except OSError as error:
                 assert error.errno == errno.EBADF  # noqa: PT017 - whoever took it closed it
+
+
+def unused_fd() -> int:
+    """A descriptor that nobody has, and nobody has the next ones either: other tests leave some open."""
+    return 50 + max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
 
 
 def environment(names: str, count: int = 2, pid: int | None = None) -> dict[str, str]:
@@ -185,14 +190,15 @@ def test_an_unknown_name_is_told_with_its_cure(passed: int, names: str) -> None:
 
 def test_a_socket_that_does_not_listen_is_told_with_its_cure() -> None:
     with socket.socket() as idle:
-        os.dup2(idle.fileno(), 210)
+        fd = os.dup2(idle.fileno(), unused_fd())
         with pytest.raises(ListenError, match="Accept=no"):
-            inherit(environment("track", 1), first_fd=210)
+            inherit(environment("track", 1), first_fd=fd)
 
 
 def test_a_descriptor_that_is_no_socket_is_told() -> None:
-    with pytest.raises(ListenError, match="descriptor 211, which is no socket"):
-        inherit(environment("track", 1), first_fd=211)
+    fd = unused_fd()
+    with pytest.raises(ListenError, match=f"descriptor {fd}, which is no socket"):
+        inherit(environment("track", 1), first_fd=fd)
 
 
 def test_all_sockets_are_closed_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
