@@ -71,8 +71,9 @@ bench-instances: .venv/.bench ## two instances that share a socket, beside one a
 bench-steps: .venv/.bench ## what each step of the hot path costs by itself
 	$(BENCH) bench/steps.py --fast --quiet
 
-flame: .venv/.bench ## docs/hot-path.svg: where the time goes under full load
+flame: .venv/.bench ## docs/hot-path.svg and hot-path-heavy.svg: where the time goes under full load
 	$(BENCH) bench/flame.py
+	$(BENCH) bench/flame.py --query heavy --out docs/hot-path-heavy.svg
 
 # Each round is a life under load, a SIGKILL, perhaps starts that are killed too, and a start that lives.
 torture: .venv/.dev ## kill it 200 times under load (ROUNDS=n), read everything back, print what was done
