@@ -28,7 +28,8 @@ DEPTH = 32
 _BRACKETS = re.compile(r"[\[\]]+")
 # The root has no brackets, the parts are in them, `[]` collects. Ruby's `$` is at every line's end, hence no \n.
 _WELL_FORMED = re.compile(r"[^\[\]]+|[^\[\]\n]+(?:\[[^\[\]\n]*\])+")
-_ODD = re.compile(r"[\[\]].*[;=]|[;=].*[\[\]]", re.DOTALL)
+# Rack 2 drops what the third empty pair is to collect.
+_ODD = re.compile(r"[\[\]].*[;=]|[;=].*[\[\]]|\[\]\[\]\[\]\Z", re.DOTALL)
 _ODD_PIECE = re.compile(r"==|[\[\]].*=\Z|=.*[\[\]]", re.DOTALL)
 _PART = re.compile(r"\[([^\[\]]*)\]")
 _NO_TEXT = re.compile("[\ufffd\ud800-\udfff]+")
@@ -76,11 +77,13 @@ def read(document: Mapping[str, Any]) -> Reading:
     spelled: dict[str, str] = {}
     kinds: dict[tuple[str, ...], str] = {}
     unsure: set[str] = set()
+    separated: set[str] = set()
+    replaced = False
     refused_by = ""
     for written, written_value in _leaves("", document):
         refused_by = refused_by or _complaint(written, written_value)
         # Rack's versions do not agree on what such a name is, nor on whether `;` in its value begins another one.
-        odd = _ODD.search(written) is not None
+        odd = _ODD.search(written) is not None or ("=" in written and ";" in str(written_value))
         for index, (name, value) in enumerate(_separated(written, written_value)):
             parts = _parts(name)
             # Behind a `;` it cannot be told any more whether a `=` was escaped.
@@ -92,12 +95,18 @@ def read(document: Mapping[str, Any]) -> Reading:
             agrees = _agrees(name, kinds)
             odd = odd or _WELL_FORMED.fullmatch(name) is None
             if odd:
-                unsure.update(parts)
+                unsure.update(parts, *(part.split("\n") for part in parts))
             if not agrees or spelled.setdefault(path, name) != name:
                 unsure.add(root)
             if not agrees:
                 refused_by = refused_by or f"conflicting uses of {root}"
+            replaced = replaced or path in values
             values[path] = value
+            if index > 0:
+                separated.add(root)
+    # What is behind an escaped `;` goes with the value that it is in, and nothing says any more that it was escaped.
+    if replaced or unsure:
+        unsure |= separated
     return Reading(values, frozenset(unsure), refused_by)
 
 

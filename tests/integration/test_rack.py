@@ -6,6 +6,7 @@ Two of them: the one of the system's ruby-rack (2.2 on Debian 12, where `;` sepa
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ SEPARATORS = st.sampled_from(["-", "&;"])
 SETTINGS = hypothesis.settings(
     max_examples=500,
     deadline=None,
+    derandomize="CI" in os.environ,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
 )
 

@@ -1,12 +1,14 @@
 """What several unit tests of journal, backends and configuration are built on, and hypothesis' profile.
 
 No deadline for an example or for making them: how long that takes says more about who else uses the machine than about
-the code.
+the code. Where `CI` is set, a commit's examples are the same each time: what is found there is found again by whoever
+repairs it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,12 @@ from scratchd.journal.flavor import FlavorJournal, Limits
 from scratchd.log import Log
 from scratchd.stats import FlavorStats, JournalStats
 
-hypothesis.settings.register_profile("scratchd", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "scratchd",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("scratchd")
 
 

@@ -47,6 +47,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 DEPTH_LIMIT = 32
 _STRAY_PERCENT_SIGN = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
 class ParameterError(ValueError):
@@ -138,6 +139,8 @@ def _present(parameters: dict[str, Any], key: str, empty: Any) -> Any:  # noqa: 
 
 def _has(parameters: dict[str, Any], name: str) -> bool:
     """Whether the last element of an array has what `name` says already, so that a new element begins."""
+    if _NO_TEXT.search(name):
+        raise ParameterError("invalid byte sequence in UTF-8")  # of the regular expression that takes the name apart
     if "[]" in name:
         return False
     inside: Any = parameters
